@@ -1,0 +1,315 @@
+//! Field errors: what validation says about one field of an object, in the words of Kubernetes' `field.Error`.
+
+use std::fmt;
+
+use serde_json::Value;
+
+/// Where a field stands, without allocating until it is printed: `spec.containers[0].ports[1].name`.
+#[derive(Clone, Copy)]
+pub struct Path<'a> {
+    parent: Option<&'a Path<'a>>,
+    segment: Segment<'a>,
+}
+
+#[derive(Clone, Copy)]
+enum Segment<'a> {
+    Child(&'a str),
+    Index(usize),
+    Key(&'a str),
+}
+
+impl<'a> Path<'a> {
+    pub const fn new(name: &'a str) -> Path<'a> {
+        Path { parent: None, segment: Segment::Child(name) }
+    }
+
+    pub const fn child(&'a self, name: &'a str) -> Path<'a> {
+        Path { parent: Some(self), segment: Segment::Child(name) }
+    }
+
+    pub const fn index(&'a self, index: usize) -> Path<'a> {
+        Path { parent: Some(self), segment: Segment::Index(index) }
+    }
+
+    pub const fn key(&'a self, key: &'a str) -> Path<'a> {
+        Path { parent: Some(self), segment: Segment::Key(key) }
+    }
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(parent) = self.parent {
+            parent.fmt(f)?;
+        }
+        match self.segment {
+            // A nameless root lets a caller validate the object itself: its children print without a leading dot.
+            Segment::Child(name) => match self.parent {
+                Some(p) if !p.is_empty_root() => write!(f, ".{name}"),
+                _ => f.write_str(name),
+            },
+            Segment::Index(index) => write!(f, "[{index}]"),
+            Segment::Key(key) => write!(f, "[{key}]"),
+        }
+    }
+}
+
+impl Path<'_> {
+    fn is_empty_root(&self) -> bool {
+        self.parent.is_none() && matches!(self.segment, Segment::Child(""))
+    }
+}
+
+/// The kinds of `field.ErrorType`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ErrorKind {
+    NotFound,
+    Required,
+    Duplicate,
+    Invalid,
+    NotSupported,
+    Forbidden,
+    TooLong,
+    TooMany,
+    Internal,
+    TypeInvalid,
+}
+
+impl ErrorKind {
+    /// `metav1.CauseType` of the error.
+    pub fn reason(self) -> &'static str {
+        match self {
+            ErrorKind::NotFound => "FieldValueNotFound",
+            ErrorKind::Required => "FieldValueRequired",
+            ErrorKind::Duplicate => "FieldValueDuplicate",
+            ErrorKind::Invalid => "FieldValueInvalid",
+            ErrorKind::NotSupported => "FieldValueNotSupported",
+            ErrorKind::Forbidden => "FieldValueForbidden",
+            ErrorKind::TooLong => "FieldValueTooLong",
+            ErrorKind::TooMany => "FieldValueTooMany",
+            ErrorKind::Internal => "InternalError",
+            ErrorKind::TypeInvalid => "FieldValueTypeInvalid",
+        }
+    }
+
+    fn words(self) -> &'static str {
+        match self {
+            ErrorKind::NotFound => "Not found",
+            ErrorKind::Required => "Required value",
+            ErrorKind::Duplicate => "Duplicate value",
+            ErrorKind::Invalid | ErrorKind::TypeInvalid => "Invalid value",
+            ErrorKind::NotSupported => "Unsupported value",
+            ErrorKind::Forbidden => "Forbidden",
+            ErrorKind::TooLong => "Too long",
+            ErrorKind::TooMany => "Too many",
+            ErrorKind::Internal => "Internal error",
+        }
+    }
+
+    fn shows_value(self) -> bool {
+        !matches!(
+            self,
+            ErrorKind::Required | ErrorKind::Forbidden | ErrorKind::TooLong | ErrorKind::TooMany | ErrorKind::Internal
+        )
+    }
+}
+
+/// One thing that is wrong with one field.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Error {
+    pub kind: ErrorKind,
+    pub field: String,
+    /// The offending value as the message shows it (strings quoted, objects as JSON).
+    pub value: String,
+    pub detail: String,
+}
+
+impl Error {
+    /// The message without the field: `Invalid value: "x": must be y`.
+    pub fn body(&self) -> String {
+        let mut text = String::from(self.kind.words());
+        if self.kind.shows_value() {
+            text.push_str(": ");
+            text.push_str(&self.value);
+        }
+        if !self.detail.is_empty() {
+            text.push_str(": ");
+            text.push_str(&self.detail);
+        }
+        text
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.field, self.body())
+    }
+}
+
+/// What stands in a message for a value: strings quoted as Go's `%q`, everything else as JSON.
+pub trait Shown {
+    fn shown(&self) -> String;
+}
+
+impl Shown for str {
+    fn shown(&self) -> String {
+        go_quote(self)
+    }
+}
+
+impl Shown for &str {
+    fn shown(&self) -> String {
+        go_quote(self)
+    }
+}
+
+impl Shown for String {
+    fn shown(&self) -> String {
+        go_quote(self)
+    }
+}
+
+impl Shown for Value {
+    fn shown(&self) -> String {
+        match self {
+            Value::String(text) => go_quote(text),
+            other => other.to_string(),
+        }
+    }
+}
+
+impl Shown for &Value {
+    fn shown(&self) -> String {
+        (*self).shown()
+    }
+}
+
+impl Shown for i64 {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Shown for usize {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Shown for bool {
+    fn shown(&self) -> String {
+        self.to_string()
+    }
+}
+
+/// Text that is to be printed as it is.
+pub struct Raw(pub String);
+
+impl Shown for Raw {
+    fn shown(&self) -> String {
+        self.0.clone()
+    }
+}
+
+/// Go's `strconv.Quote`.
+pub fn go_quote(text: &str) -> String {
+    let mut out = String::with_capacity(text.len() + 2);
+    out.push('"');
+    for c in text.chars() {
+        match c {
+            '"' => out.push_str("\\\""),
+            '\\' => out.push_str("\\\\"),
+            '\u{7}' => out.push_str("\\a"),
+            '\u{8}' => out.push_str("\\b"),
+            '\u{c}' => out.push_str("\\f"),
+            '\n' => out.push_str("\\n"),
+            '\r' => out.push_str("\\r"),
+            '\t' => out.push_str("\\t"),
+            '\u{b}' => out.push_str("\\v"),
+            c if (c as u32) < 0x20 || c as u32 == 0x7f => out.push_str(&format!("\\x{:02x}", c as u32)),
+            c => out.push(c),
+        }
+    }
+    out.push('"');
+    out
+}
+
+/// The errors found so far.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub struct Errors(pub Vec<Error>);
+
+impl Errors {
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    pub fn push(&mut self, kind: ErrorKind, path: &Path<'_>, value: impl Shown, detail: impl Into<String>) {
+        self.0.push(Error { kind, field: path.to_string(), value: value.shown(), detail: detail.into() });
+    }
+
+    pub fn required(&mut self, path: &Path<'_>, detail: impl Into<String>) {
+        self.push(ErrorKind::Required, path, "", detail);
+    }
+
+    pub fn invalid(&mut self, path: &Path<'_>, value: impl Shown, detail: impl Into<String>) {
+        self.push(ErrorKind::Invalid, path, value, detail);
+    }
+
+    pub fn forbidden(&mut self, path: &Path<'_>, detail: impl Into<String>) {
+        self.push(ErrorKind::Forbidden, path, "", detail);
+    }
+
+    pub fn duplicate(&mut self, path: &Path<'_>, value: impl Shown) {
+        self.push(ErrorKind::Duplicate, path, value, "");
+    }
+
+    pub fn not_found(&mut self, path: &Path<'_>, value: impl Shown) {
+        self.push(ErrorKind::NotFound, path, value, "");
+    }
+
+    /// `supported` is printed in the order given, as kube-apiserver does where it has sorted it.
+    pub fn not_supported(&mut self, path: &Path<'_>, value: impl Shown, supported: &[&str]) {
+        let detail = if supported.is_empty() {
+            String::new()
+        } else {
+            let quoted: Vec<String> = supported.iter().map(|s| go_quote(s)).collect();
+            format!("supported values: {}", quoted.join(", "))
+        };
+        self.push(ErrorKind::NotSupported, path, value, detail);
+    }
+
+    pub fn too_long(&mut self, path: &Path<'_>, max: usize) {
+        self.push(ErrorKind::TooLong, path, "", format!("may not be more than {max} bytes"));
+    }
+
+    pub fn too_many(&mut self, path: &Path<'_>, actual: usize, max: usize) {
+        self.push(ErrorKind::TooMany, path, "", format!("{actual}: must have at most {max} items"));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_print_like_kubernetes() {
+        let spec = Path::new("spec");
+        let containers = spec.child("containers");
+        let first = containers.index(0);
+        let key = first.child("labels");
+        assert_eq!(key.key("a/b").to_string(), "spec.containers[0].labels[a/b]");
+        let root = Path::new("");
+        assert_eq!(root.child("data").to_string(), "data");
+    }
+
+    #[test]
+    fn messages_read_like_kubernetes() {
+        let mut errors = Errors::default();
+        errors.not_supported(&Path::new("a"), "x", &["b", "c"]);
+        errors.required(&Path::new("a"), "");
+        errors.invalid(&Path::new("n"), -1i64, "must be greater than or equal to 0");
+        let text: Vec<String> = errors.0.iter().map(ToString::to_string).collect();
+        assert_eq!(text[0], "a: Unsupported value: \"x\": supported values: \"b\", \"c\"");
+        assert_eq!(text[1], "a: Required value");
+        assert_eq!(text[2], "n: Invalid value: -1: must be greater than or equal to 0");
+    }
+}

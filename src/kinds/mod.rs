@@ -1,0 +1,154 @@
+//! What no table can say of the built-in kinds: their defaults, what a write may change, and what makes an object invalid.
+//!
+//! A kind is a unit struct that implements [`Kind`]; each API group's module lists its own in a `KINDS` slice and
+//! [`find`] looks them up. Everything has a default that suits a plain kind, so a kind says only what is special.
+//! Objects here have been decoded against the schema table: types are right, unknown fields are gone, and fields
+//! that Go would leave out (`omitempty` at its zero value, `null`) are absent.
+
+use std::collections::HashMap;
+use std::sync::LazyLock;
+
+use serde_json::Value;
+
+use crate::field::Errors;
+
+/// The form that `metadata.name` must have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NameForm {
+    /// RFC 1123 subdomain, at most 253 characters.
+    Subdomain,
+    /// RFC 1123 label, at most 63 characters.
+    Label,
+    /// RFC 1035 label, at most 63 characters (services).
+    Label1035,
+    /// Anything that may stand as one segment of a path (RBAC).
+    PathSegment,
+    /// The kind checks the name itself in `validate`.
+    Own,
+}
+
+/// The rules of one kind. `group` and `kind` name it; the rest follows the life of a write.
+pub trait Kind: Sync {
+    /// API group, empty for core.
+    fn group(&self) -> &'static str;
+    fn kind(&self) -> &'static str;
+
+    fn name_form(&self) -> NameForm {
+        NameForm::Subdomain
+    }
+
+    /// Fills in defaults. The object is of the version that the request speaks (its `apiVersion` says which).
+    fn default(&self, _object: &mut Value) {}
+
+    /// Turns an object of another served version into the version that is stored (in place, `apiVersion` included).
+    fn to_storage(&self, _object: &mut Value) {}
+
+    /// The reverse, to `version` (in place, `apiVersion` included).
+    fn from_storage(&self, _object: &mut Value, _version: &str) {}
+
+    /// Clears or sets what a client can't decide at creation (status, generation-like counters), before validation.
+    /// `metadata.generation` is set by the caller where [`Kind::counts_generation`] says so.
+    fn prepare_create(&self, object: &mut Value) {
+        if self.has_status() {
+            reset_status(object);
+        }
+    }
+
+    /// Restores what an update through the main resource can't change (status by default), before validation.
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        if self.has_status() {
+            copy_field(object, old, "status");
+        }
+    }
+
+    /// The same for the status subresource: everything but status (and what this kind allows beside it) comes from `old`.
+    fn prepare_status_update(&self, object: &mut Value, old: &Value) {
+        copy_field(object, old, "spec");
+    }
+
+    /// Validation of a whole object; `metadata` in general has been checked already.
+    fn validate(&self, _object: &Value, _errors: &mut Errors) {}
+
+    /// Validation of a change. kube-apiserver validates the new object too: call `self.validate` where it does.
+    fn validate_update(&self, object: &Value, _old: &Value, errors: &mut Errors) {
+        self.validate(object, errors);
+    }
+
+    fn validate_status_update(&self, _object: &Value, _old: &Value, _errors: &mut Errors) {}
+
+    /// Warnings for the client (`Warning: 299 - "…"` headers), without changing the outcome.
+    fn warnings(&self, _object: &Value, _old: Option<&Value>) -> Vec<String> {
+        Vec::new()
+    }
+
+    /// Whether the main resource leaves `status` alone because there is a status subresource.
+    fn has_status(&self) -> bool {
+        true
+    }
+
+    /// Whether `metadata.generation` starts at 1 and moves when [`Kind::generation_moves`] says so.
+    fn counts_generation(&self) -> bool {
+        false
+    }
+
+    /// Whether this change moves the generation: by default, when anything but metadata and status differs.
+    fn generation_moves(&self, object: &Value, old: &Value) -> bool {
+        let differs = |a: &Value, b: &Value| {
+            a.as_object().into_iter().flatten().any(|(key, value)| {
+                !matches!(key.as_str(), "metadata" | "status" | "apiVersion" | "kind") && b.get(key) != Some(value)
+            })
+        };
+        differs(object, old) || differs(old, object)
+    }
+
+    /// PUT to a name that does not exist creates it.
+    fn create_on_update(&self) -> bool {
+        false
+    }
+
+    /// PUT without a resourceVersion overwrites whatever is there.
+    fn unconditional_update(&self) -> bool {
+        true
+    }
+
+    /// What deletion leaves to the garbage collector when the client does not say (`propagationPolicy`).
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
+
+    /// The fields that a field selector may name beside `metadata.name` and `metadata.namespace`, with their values.
+    fn selectable(&self) -> &'static [(&'static str, fn(&Value) -> String)] {
+        &[]
+    }
+}
+
+/// `status` as it is in a new object: empty where the schema always prints it (canonicalisation adds it), else absent.
+pub fn reset_status(object: &mut Value) {
+    if let Some(map) = object.as_object_mut() {
+        map.remove("status");
+    }
+}
+
+/// Makes `field` of `object` what it is in `old`, absent where it is absent there.
+pub fn copy_field(object: &mut Value, old: &Value, field: &str) {
+    if let Some(map) = object.as_object_mut() {
+        match old.get(field) {
+            Some(value) => {
+                map.insert(field.to_owned(), value.clone());
+            }
+            None => {
+                map.remove(field);
+            }
+        }
+    }
+}
+
+static TABLE: LazyLock<HashMap<(&'static str, &'static str), &'static dyn Kind>> = LazyLock::new(|| {
+    let groups: &[&[&'static dyn Kind]] = &[];
+    groups.iter().flat_map(|kinds| kinds.iter()).map(|kind| ((kind.group(), kind.kind()), *kind)).collect()
+});
+
+/// The rules of a built-in kind.
+pub fn find(group: &str, kind: &str) -> Option<&'static dyn Kind> {
+    TABLE.get(&(group, kind)).copied()
+}

@@ -1,0 +1,7 @@
+//! Kontiki: a Kubernetes API server whose replicas are their own consensus store.
+#![forbid(unsafe_code)]
+
+pub mod field;
+pub mod kinds;
+pub mod object;
+pub mod status;
