@@ -156,9 +156,9 @@ impl Shown for str {
     }
 }
 
-impl Shown for &str {
+impl<T: Shown + ?Sized> Shown for &T {
     fn shown(&self) -> String {
-        go_quote(self)
+        (**self).shown()
     }
 }
 
@@ -174,12 +174,6 @@ impl Shown for Value {
             Value::String(text) => go_quote(text),
             other => other.to_string(),
         }
-    }
-}
-
-impl Shown for &Value {
-    fn shown(&self) -> String {
-        (*self).shown()
     }
 }
 

@@ -27,7 +27,7 @@ pub trait Fields {
     fn set_default(&mut self, field: &str, value: impl Into<Value>);
 
     /// Removes a field; says what it was.
-    fn take(&mut self, path: &[&str]) -> Option<Value>;
+    fn take_at(&mut self, path: &[&str]) -> Option<Value>;
 
     /// The elements of a list, to change in place; none where it is absent.
     fn items_mut(&mut self, path: &[&str]) -> std::slice::IterMut<'_, Value>;
@@ -85,7 +85,7 @@ impl Fields for Value {
         }
     }
 
-    fn take(&mut self, path: &[&str]) -> Option<Value> {
+    fn take_at(&mut self, path: &[&str]) -> Option<Value> {
         let (last, above) = path.split_last()?;
         self.at_mut(above)?.as_object_mut()?.remove(*last)
     }

@@ -11,6 +11,24 @@ use std::sync::LazyLock;
 use serde_json::Value;
 
 use crate::field::Errors;
+use crate::object::Fields;
+
+pub mod config;
+pub mod coordination;
+pub mod endpoints;
+pub mod events;
+pub mod go_shape;
+pub mod meta;
+pub mod names;
+pub mod networking;
+pub mod node;
+pub mod persistent;
+pub mod pod_parts;
+pub mod quantity;
+pub mod rbac;
+pub mod service;
+pub mod service_alloc;
+pub mod storage_kinds;
 
 /// The form that `metadata.name` must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -117,8 +135,26 @@ pub trait Kind: Sync {
     }
 
     /// The fields that a field selector may name beside `metadata.name` and `metadata.namespace`, with their values.
-    fn selectable(&self) -> &'static [(&'static str, fn(&Value) -> String)] {
+    fn selectable(&self) -> &'static [Selectable] {
         &[]
+    }
+
+    /// What every answer about this kind warns of, because the whole API is on its way out.
+    fn deprecated(&self) -> Option<&'static str> {
+        None
+    }
+}
+
+/// A field that a field selector may name, and how to read it.
+pub type Selectable = (&'static str, fn(&Value) -> String);
+
+/// Adds a finalizer that the server itself waits for.
+pub fn add_finalizer(object: &mut Value, name: &str) {
+    let metadata = object.make_map(&["metadata"]);
+    if let Value::Array(finalizers) = metadata.entry("finalizers").or_insert_with(|| Value::Array(Vec::new()))
+        && !finalizers.iter().any(|finalizer| finalizer == name)
+    {
+        finalizers.push(name.into());
     }
 }
 
@@ -144,7 +180,18 @@ pub fn copy_field(object: &mut Value, old: &Value, field: &str) {
 }
 
 static TABLE: LazyLock<HashMap<(&'static str, &'static str), &'static dyn Kind>> = LazyLock::new(|| {
-    let groups: &[&[&'static dyn Kind]] = &[];
+    let groups: &[&[&'static dyn Kind]] = &[
+        config::KINDS,
+        coordination::KINDS,
+        endpoints::KINDS,
+        events::KINDS,
+        networking::KINDS,
+        node::KINDS,
+        persistent::KINDS,
+        rbac::KINDS,
+        service::KINDS,
+        storage_kinds::KINDS,
+    ];
     groups.iter().flat_map(|kinds| kinds.iter()).map(|kind| ((kind.group(), kind.kind()), *kind)).collect()
 });
 

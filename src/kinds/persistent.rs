@@ -1,0 +1,885 @@
+//! PersistentVolume and PersistentVolumeClaim.
+
+use serde_json::{Value, json};
+
+use super::go_shape::{self, Part, Shape};
+use super::meta;
+use super::names;
+use super::pod_parts;
+use super::quantity;
+use super::{Kind, Selectable, add_finalizer, copy_field};
+use crate::field::{Errors, Path, Raw};
+use crate::object::Fields;
+
+pub static KINDS: &[&dyn Kind] = &[&PersistentVolume, &PersistentVolumeClaim];
+
+const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
+const RECLAIM_POLICIES: &[&str] = &["Delete", "Recycle", "Retain"];
+
+const SECRET_REF: Shape = &[("Name", "name", Part::Text), ("Namespace", "namespace", Part::Text)];
+const OBJECT_REF: Shape = &[
+    ("Kind", "kind", Part::Text),
+    ("Namespace", "namespace", Part::Text),
+    ("Name", "name", Part::Text),
+    ("UID", "uid", Part::Text),
+    ("APIVersion", "apiVersion", Part::Text),
+    ("ResourceVersion", "resourceVersion", Part::Text),
+    ("FieldPath", "fieldPath", Part::Text),
+];
+const REQUIREMENT: Shape =
+    &[("Key", "key", Part::Text), ("Operator", "operator", Part::Text), ("Values", "values", Part::Plain)];
+const NODE_AFFINITY: Shape = &[(
+    "Required",
+    "required",
+    Part::Pointer(&[(
+        "NodeSelectorTerms",
+        "nodeSelectorTerms",
+        Part::List(&[
+            ("MatchExpressions", "matchExpressions", Part::List(REQUIREMENT)),
+            ("MatchFields", "matchFields", Part::List(REQUIREMENT)),
+        ]),
+    )]),
+)];
+const CSI_SOURCE: Shape = &[
+    ("Driver", "driver", Part::Text),
+    ("VolumeHandle", "volumeHandle", Part::Text),
+    ("ReadOnly", "readOnly", Part::Bool),
+    ("FSType", "fsType", Part::Text),
+    ("VolumeAttributes", "volumeAttributes", Part::Plain),
+    ("ControllerPublishSecretRef", "controllerPublishSecretRef", Part::Pointer(SECRET_REF)),
+    ("NodeStageSecretRef", "nodeStageSecretRef", Part::Pointer(SECRET_REF)),
+    ("NodePublishSecretRef", "nodePublishSecretRef", Part::Pointer(SECRET_REF)),
+    ("ControllerExpandSecretRef", "controllerExpandSecretRef", Part::Pointer(SECRET_REF)),
+    ("NodeExpandSecretRef", "nodeExpandSecretRef", Part::Pointer(SECRET_REF)),
+];
+
+/// `PersistentVolumeSpec` as messages show it. Of the volume types, CSI is the one that is spelled out.
+pub const PERSISTENT_VOLUME_SPEC: Shape = &[
+    ("Capacity", "capacity", Part::Plain),
+    ("GCEPersistentDisk", "gcePersistentDisk", Part::Plain),
+    ("AWSElasticBlockStore", "awsElasticBlockStore", Part::Plain),
+    ("HostPath", "hostPath", Part::Pointer(&[("Path", "path", Part::Text), ("Type", "type", Part::Plain)])),
+    ("Glusterfs", "glusterfs", Part::Plain),
+    (
+        "NFS",
+        "nfs",
+        Part::Pointer(&[
+            ("Server", "server", Part::Text),
+            ("Path", "path", Part::Text),
+            ("ReadOnly", "readOnly", Part::Bool),
+        ]),
+    ),
+    ("RBD", "rbd", Part::Plain),
+    ("Quobyte", "quobyte", Part::Plain),
+    ("ISCSI", "iscsi", Part::Plain),
+    ("FlexVolume", "flexVolume", Part::Plain),
+    ("Cinder", "cinder", Part::Plain),
+    ("CephFS", "cephfs", Part::Plain),
+    ("FC", "fc", Part::Plain),
+    ("Flocker", "flocker", Part::Plain),
+    ("AzureFile", "azureFile", Part::Plain),
+    ("VsphereVolume", "vsphereVolume", Part::Plain),
+    ("AzureDisk", "azureDisk", Part::Plain),
+    ("PhotonPersistentDisk", "photonPersistentDisk", Part::Plain),
+    ("PortworxVolume", "portworxVolume", Part::Plain),
+    ("ScaleIO", "scaleIO", Part::Plain),
+    ("Local", "local", Part::Pointer(&[("Path", "path", Part::Text), ("FSType", "fsType", Part::Plain)])),
+    ("StorageOS", "storageos", Part::Plain),
+    ("CSI", "csi", Part::Pointer(CSI_SOURCE)),
+    ("AccessModes", "accessModes", Part::Plain),
+    ("ClaimRef", "claimRef", Part::Pointer(OBJECT_REF)),
+    ("PersistentVolumeReclaimPolicy", "persistentVolumeReclaimPolicy", Part::Text),
+    ("StorageClassName", "storageClassName", Part::Text),
+    ("MountOptions", "mountOptions", Part::Plain),
+    ("VolumeMode", "volumeMode", Part::Plain),
+    ("NodeAffinity", "nodeAffinity", Part::Pointer(NODE_AFFINITY)),
+    ("VolumeAttributesClassName", "volumeAttributesClassName", Part::Plain),
+];
+
+/// The volume types: the field, the name upstream reports it under when it is one too many, the name under which its
+/// own errors stand, and the fields in it that must not be empty.
+const SOURCES: &[(&str, &str, &str, &[&str])] = &[
+    ("hostPath", "hostPath", "hostPath", &["path"]),
+    ("gcePersistentDisk", "gcePersistentDisk", "persistentDisk", &["pdName"]),
+    ("awsElasticBlockStore", "awsElasticBlockStore", "awsElasticBlockStore", &["volumeID"]),
+    ("glusterfs", "glusterfs", "glusterfs", &["endpoints", "path"]),
+    ("flocker", "flocker", "flocker", &[]),
+    ("nfs", "nfs", "nfs", &["server", "path"]),
+    ("rbd", "rbd", "rbd", &["monitors", "image"]),
+    ("quobyte", "quobyte", "quobyte", &["volume"]),
+    ("cephfs", "cephFS", "cephfs", &["monitors"]),
+    ("iscsi", "iscsi", "iscsi", &["targetPortal", "iqn"]),
+    ("cinder", "cinder", "cinder", &["volumeID"]),
+    ("fc", "fc", "fc", &[]),
+    ("flexVolume", "", "flexVolume", &["driver"]),
+    ("azureFile", "azureFile", "azureFile", &["secretName", "shareName"]),
+    ("vsphereVolume", "vsphereVolume", "vsphereVolume", &["volumePath"]),
+    ("photonPersistentDisk", "photonPersistentDisk", "photonPersistentDisk", &["pdID"]),
+    ("portworxVolume", "portworxVolume", "portworxVolume", &["volumeID"]),
+    ("azureDisk", "azureDisk", "azureDisk", &["diskName", "diskURI"]),
+    ("scaleIO", "scaleIO", "scaleIO", &["gateway", "system", "volumeName"]),
+    ("local", "local", "local", &["path"]),
+    ("storageos", "storageos", "storageos", &["volumeName"]),
+    ("csi", "csi", "csi", &[]),
+];
+
+/// Defaults that a volume type brings with it.
+const SOURCE_DEFAULTS: &[(&str, &[(&str, &str)])] = &[
+    ("hostPath", &[("type", "")]),
+    ("iscsi", &[("iscsiInterface", "default")]),
+    ("rbd", &[("pool", "rbd"), ("user", "admin"), ("keyring", "/etc/ceph/keyring")]),
+    ("azureDisk", &[("cachingMode", "ReadWrite"), ("kind", "Shared"), ("fsType", "ext4")]),
+    ("scaleIO", &[("storageMode", "ThinProvisioned"), ("fsType", "xfs")]),
+];
+
+fn default_sources(spec: &mut Value) {
+    for (source, fields) in SOURCE_DEFAULTS {
+        if let Some(source_value) = spec.at_mut(&[source]).filter(|v| v.is_object()) {
+            for (field, value) in *fields {
+                source_value.set_default(field, *value);
+            }
+            if *source == "azureDisk" {
+                source_value.set_default("readOnly", false);
+            }
+        }
+    }
+}
+
+/// `may not be more than 63 bytes` and a DNS name, whatever its case.
+pub fn csi_driver_name(name: &str, path: &Path<'_>, errors: &mut Errors) {
+    if name.is_empty() {
+        errors.required(path, "");
+    }
+    if name.len() > 63 {
+        errors.too_long(path, 63);
+    }
+    // An empty name is said to be missing, not also to be malformed.
+    if !name.is_empty() {
+        names::invalid_each(errors, path, name, names::dns_subdomain(&name.to_lowercase()));
+    }
+}
+
+fn check_access_modes(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let modes: Vec<&str> = spec.list_at(&["accessModes"]).iter().filter_map(Value::as_str).collect();
+    let path = path.child("accessModes");
+    for mode in modes.iter().filter(|mode| !ACCESS_MODES.contains(mode)) {
+        errors.not_supported(&path, *mode, ACCESS_MODES);
+    }
+    let (alone, others): (Vec<&str>, Vec<&str>) =
+        modes.iter().filter(|m| ACCESS_MODES.contains(m)).partition(|m| **m == "ReadWriteOncePod");
+    if !alone.is_empty() && !others.is_empty() {
+        errors.forbidden(&path, "may not use ReadWriteOncePod with other access modes");
+    }
+}
+
+fn check_class_name(spec: &Value, field: &str, path: &Path<'_>, errors: &mut Errors) {
+    let name = spec.text_at(&[field]);
+    if !name.is_empty() {
+        names::invalid_each(errors, &path.child(field), name, names::dns_subdomain(name));
+    }
+}
+
+fn check_volume_mode(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if let Some(mode) = spec.at(&["volumeMode"]).and_then(Value::as_str)
+        && !VOLUME_MODES.contains(&mode)
+    {
+        errors.not_supported(&path.child("volumeMode"), mode, VOLUME_MODES);
+    }
+}
+
+/// The spec of a persistent volume, which may also stand inline in a volume attachment.
+pub fn check_volume_spec(spec: &Value, name: &str, inline: bool, path: &Path<'_>, errors: &mut Errors) {
+    const INLINE: &str = "may not be specified in the context of inline volumes";
+    if inline {
+        for field in ["claimRef", "capacity", "nodeAffinity"] {
+            if spec.at(&[field]).is_some() {
+                errors.forbidden(&path.child(field), INLINE);
+            }
+        }
+        if !spec.text_at(&["storageClassName"]).is_empty() {
+            errors.forbidden(&path.child("storageClassName"), INLINE);
+        }
+        if spec.at(&["csi"]).is_none() {
+            errors.required(&path.child("csi"), "has to be specified in the context of inline volumes");
+        }
+        if !matches!(spec.text_at(&["persistentVolumeReclaimPolicy"]), "" | "Retain") {
+            let path = path.child("persistentVolumeReclaimPolicy");
+            errors.forbidden(&path, "may only be Retain in the context of inline volumes");
+        }
+        if !matches!(spec.text_at(&["volumeMode"]), "" | "Filesystem") {
+            let path = path.child("volumeMode");
+            errors
+                .forbidden(&path, "may not specify volumeMode other than Filesystem in the context of inline volumes");
+        }
+    } else {
+        check_capacity(spec, path, errors);
+        let policy = spec.text_at(&["persistentVolumeReclaimPolicy"]);
+        if !policy.is_empty() && !RECLAIM_POLICIES.contains(&policy) {
+            errors.not_supported(&path.child("persistentVolumeReclaimPolicy"), policy, RECLAIM_POLICIES);
+        }
+        if spec.at(&["nodeAffinity"]).is_some() {
+            let affinity = path.child("nodeAffinity");
+            match spec.at(&["nodeAffinity", "required"]) {
+                Some(required) => pod_parts::node_selector(errors, &affinity.child("required"), required),
+                None => errors.required(&affinity.child("required"), "must specify required node constraints"),
+            }
+        }
+        check_class_name(spec, "storageClassName", path, errors);
+        check_volume_mode(spec, path, errors);
+    }
+    if spec.list_at(&["accessModes"]).is_empty() {
+        errors.required(&path.child("accessModes"), "");
+    }
+    check_access_modes(spec, path, errors);
+    check_sources(spec, name, path, errors);
+    if let Some(class) = spec.at(&["volumeAttributesClassName"]).and_then(Value::as_str) {
+        if class.is_empty() {
+            errors.required(&path.child("volumeAttributesClassName"), "an empty string is disallowed");
+        }
+        check_class_name(spec, "volumeAttributesClassName", path, errors);
+        if spec.at(&["csi"]).is_none() {
+            errors.required(&path.child("csi"), "has to be specified when using volumeAttributesClassName");
+        }
+    }
+}
+
+fn check_capacity(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let capacity = spec.map_at(&["capacity"]);
+    let path = path.child("capacity");
+    let count = capacity.map_or(0, |map| map.len());
+    if count == 0 {
+        errors.required(&path, "");
+    }
+    if count != 1 || spec.at(&["capacity", "storage"]).is_none() {
+        let shown = spec.get("capacity").map_or("null".to_owned(), Value::to_string);
+        errors.not_supported(&path, Raw(shown), &["storage"]);
+    }
+    for (name, amount) in capacity.into_iter().flatten() {
+        quantity::basic(errors, &path.key(name), amount);
+        quantity::positive(errors, &path.key(name), amount);
+    }
+}
+
+fn check_sources(spec: &Value, name: &str, path: &Path<'_>, errors: &mut Errors) {
+    let mut found = 0;
+    for (field, extra, own, required) in SOURCES {
+        let Some(source) = spec.at(&[field]) else { continue };
+        if found > 0 && !extra.is_empty() {
+            errors.forbidden(&path.child(extra), "may not specify more than 1 volume type");
+            continue;
+        }
+        found += 1;
+        let at = path.child(own);
+        for field in *required {
+            let empty = match source.at(&[field]) {
+                Some(Value::String(text)) => text.is_empty(),
+                Some(Value::Array(items)) => items.is_empty(),
+                Some(_) => false,
+                None => true,
+            };
+            if empty {
+                errors.required(&at.child(field), "");
+            }
+        }
+        check_source(field, source, spec, name, &at, errors);
+        if *field == "local" && spec.at(&["nodeAffinity"]).is_none() {
+            errors.required(&path.child("nodeAffinity"), "Local volume requires node affinity");
+        }
+    }
+    if found == 0 {
+        errors.required(path, "must specify a volume type");
+    }
+}
+
+fn no_backsteps(path: &Path<'_>, text: &str, errors: &mut Errors) {
+    if text.split('/').any(|part| part == "..") {
+        errors.invalid(path, text, "must not contain '..'");
+    }
+}
+
+/// What a volume type wants beside its required fields.
+fn check_source(kind: &str, source: &Value, spec: &Value, name: &str, path: &Path<'_>, errors: &mut Errors) {
+    let text = |field: &str| source.text_at(&[field]);
+    let secret = |errors: &mut Errors, field: &str, namespaced: bool| {
+        if source.at(&[field]).is_some() {
+            let at = path.child(field);
+            for part in ["name", "namespace"].iter().take(if namespaced { 2 } else { 1 }) {
+                if source.text_at(&[field, part]).is_empty() {
+                    errors.required(&at.child(part), "");
+                }
+            }
+        }
+    };
+    match kind {
+        "hostPath" => {
+            if !text("path").is_empty() {
+                no_backsteps(&path.child("path"), text("path"), errors);
+                if text("path").trim_end_matches('/').is_empty()
+                    && spec.text_at(&["persistentVolumeReclaimPolicy"]) == "Recycle"
+                {
+                    let policy = Path::new("spec");
+                    errors.forbidden(
+                        &policy.child("persistentVolumeReclaimPolicy"),
+                        "may not be 'recycle' for a hostPath mount of '/'",
+                    );
+                }
+            }
+            let known =
+                ["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
+            if !known.contains(&text("type")) {
+                let mut sorted = known;
+                sorted.sort_unstable();
+                errors.not_supported(&path.child("type"), text("type"), &sorted);
+            }
+        }
+        "local" if !text("path").is_empty() => no_backsteps(&path.child("path"), text("path"), errors),
+        "nfs" if !text("path").is_empty() && !text("path").starts_with('/') => {
+            errors.invalid(&path.child("path"), text("path"), "must be an absolute path");
+        }
+        "gcePersistentDisk" | "awsElasticBlockStore" => {
+            if let Some(n) = source.int_at(&["partition"]).filter(|n| !(0..=255).contains(n)) {
+                errors.invalid(&path.child("partition"), n, "must be between 1 and 255, inclusive");
+            }
+        }
+        "flocker" => {
+            let (by_name, by_id) = (!text("datasetName").is_empty(), !text("datasetUUID").is_empty());
+            if !by_name && !by_id {
+                errors.required(path, "one of datasetName and datasetUUID is required");
+            }
+            if by_name && by_id {
+                errors.invalid(path, "resource", "datasetName and datasetUUID can not be specified simultaneously");
+            }
+            if text("datasetName").contains('/') {
+                errors.invalid(&path.child("datasetName"), text("datasetName"), "must not contain '/'");
+            }
+        }
+        "quobyte" => check_quobyte(source, path, errors),
+        "iscsi" => check_iscsi(source, name, path, errors),
+        "fc" => check_fibre_channel(source, path, errors),
+        "cinder" => secret(errors, "secretRef", true),
+        "storageos" => {
+            for field in ["volumeName", "volumeNamespace"] {
+                if !text(field).is_empty() {
+                    names::invalid_each(errors, &path.child(field), text(field), names::dns_label(text(field)));
+                }
+            }
+            secret(errors, "secretRef", true);
+        }
+        "flexVolume" => {
+            for key in source.map_at(&["options"]).into_iter().flatten().map(|(key, _)| key) {
+                let namespace = format!(".{}", key.split_once('/').map_or(key.as_str(), |(n, _)| n).to_lowercase());
+                if namespace.ends_with(".kubernetes.io") || namespace.ends_with(".k8s.io") {
+                    let options = path.child("options");
+                    errors.invalid(&options.key(key), key, "kubernetes.io and k8s.io namespaces are reserved");
+                }
+            }
+        }
+        "azureFile" if source.at(&["secretNamespace"]).is_some_and(|v| v == "") => {
+            errors.required(&path.child("secretNamespace"), "");
+        }
+        "azureDisk" => check_azure_disk(source, path, errors),
+        "csi" => {
+            csi_driver_name(text("driver"), &path.child("driver"), errors);
+            if text("volumeHandle").is_empty() {
+                errors.required(&path.child("volumeHandle"), "");
+            }
+            for field in [
+                "controllerPublishSecretRef",
+                "controllerExpandSecretRef",
+                "nodePublishSecretRef",
+                "nodeExpandSecretRef",
+            ] {
+                if source.at(&[field]).is_some() {
+                    check_secret_reference(source, field, path, errors);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+fn check_secret_reference(source: &Value, field: &str, path: &Path<'_>, errors: &mut Errors) {
+    let at = path.child(field);
+    let checks: [(&str, fn(&str) -> Vec<String>); 2] =
+        [("name", names::dns_subdomain), ("namespace", names::dns_label)];
+    for (part, check) in checks {
+        let text = source.text_at(&[field, part]);
+        if text.is_empty() {
+            errors.required(&at.child(part), "");
+        } else {
+            names::invalid_each(errors, &at.child(part), text, check(text));
+        }
+    }
+}
+
+fn check_quobyte(source: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let at = path.child("registry");
+    let registry = source.text_at(&["registry"]);
+    if registry.is_empty() {
+        return errors.required(&at, "must be a host:port pair or multiple pairs separated by commas");
+    }
+    if source.text_at(&["tenant"]).len() >= 65 {
+        errors.required(&path.child("tenant"), "must be a UUID and may not exceed a length of 64 characters");
+    }
+    for pair in registry.split(',') {
+        if pair.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
+            errors.invalid(&at, registry, "must be a host:port pair or multiple pairs separated by commas");
+        }
+    }
+}
+
+fn check_iscsi(source: &Value, name: &str, path: &Path<'_>, errors: &mut Errors) {
+    let iqn = source.text_at(&["iqn"]);
+    if !iqn.is_empty() && !["iqn", "eui", "naa"].iter().any(|prefix| iqn.starts_with(prefix)) {
+        errors.invalid(&path.child("iqn"), iqn, "must be valid format starting with iqn, eui, or naa");
+    }
+    if let Some(n) = source.int_at(&["lun"]).filter(|n| !(0..=255).contains(n)) {
+        errors.invalid(&path.child("lun"), n, "must be between 0 and 255, inclusive");
+    }
+    let discovery = source.bool_at(&["chapAuthDiscovery"]) == Some(true);
+    let session = source.bool_at(&["chapAuthSession"]) == Some(true);
+    let secret = source.at(&["secretRef"]).is_some();
+    if (discovery || session) && !secret {
+        errors.required(&path.child("secretRef"), "");
+    }
+    if secret && source.text_at(&["secretRef", "name"]).is_empty() {
+        let at = path.child("secretRef");
+        errors.required(&at.child("name"), "");
+    }
+    let target = source.text_at(&["targetPortal"]);
+    if source.at(&["initiatorName"]).is_some() && name.len() + 1 + target.len() > 64 {
+        let metadata = Path::new("metadata");
+        errors.invalid(
+            &metadata.child("name"),
+            name,
+            "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is \
+             specified.",
+        );
+    }
+}
+
+fn check_fibre_channel(source: &Value, path: &Path<'_>, errors: &mut Errors) {
+    let targets = !source.list_at(&["targetWWNs"]).is_empty();
+    let wwids = !source.list_at(&["wwids"]).is_empty();
+    if !targets && !wwids {
+        errors.required(&path.child("targetWWNs"), "must specify either targetWWNs or wwids, but not both");
+    }
+    if targets && wwids {
+        let shown = Raw(source["targetWWNs"].to_string());
+        errors.invalid(&path.child("targetWWNs"), shown, "targetWWNs and wwids can not be specified simultaneously");
+    }
+    if targets {
+        match source.int_at(&["lun"]) {
+            None => errors.required(&path.child("lun"), "lun is required if targetWWNs is specified"),
+            Some(n) if !(0..=255).contains(&n) => {
+                errors.invalid(&path.child("lun"), n, "must be between 0 and 255, inclusive");
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+fn check_azure_disk(source: &Value, path: &Path<'_>, errors: &mut Errors) {
+    for (field, known) in
+        [("cachingMode", ["None", "ReadOnly", "ReadWrite"]), ("kind", ["Dedicated", "Managed", "Shared"])]
+    {
+        if let Some(text) = source.at(&[field]).and_then(Value::as_str)
+            && !known.contains(&text)
+        {
+            errors.not_supported(&path.child(field), text, &known);
+        }
+    }
+    let uri = source.text_at(&["diskURI"]);
+    let (prefix, example) = match source.at(&["kind"]).and_then(Value::as_str) {
+        None => return,
+        Some("Managed") => (
+            "/subscriptions/",
+            "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}",
+        ),
+        Some(_) => ("https://", "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd"),
+    };
+    if !uri.starts_with(prefix) {
+        errors.not_supported(&path.child("diskURI"), uri, &[example]);
+    }
+}
+
+pub struct PersistentVolume;
+
+impl PersistentVolume {
+    /// A volume's source in the spec: what of it is not a volume type.
+    fn source(object: &Value) -> Vec<(&str, &Value)> {
+        let spec = object.map_at(&["spec"]);
+        spec.into_iter()
+            .flatten()
+            .filter(|(key, _)| SOURCES.iter().any(|(field, ..)| field == key))
+            .map(|(key, value)| (key.as_str(), value))
+            .collect()
+    }
+}
+
+impl Kind for PersistentVolume {
+    fn group(&self) -> &'static str {
+        ""
+    }
+
+    fn kind(&self) -> &'static str {
+        "PersistentVolume"
+    }
+
+    fn default(&self, object: &mut Value) {
+        object.make_map(&["spec"]);
+        if let Some(spec) = object.at_mut(&["spec"]) {
+            spec.set_default("persistentVolumeReclaimPolicy", "Retain");
+            spec.set_default("volumeMode", "Filesystem");
+            default_sources(spec);
+        }
+        if object.text_at(&["status", "phase"]).is_empty() {
+            object.set(&["status", "phase"], "Pending");
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        object.set(&["status"], json!({ "phase": "Pending", "lastPhaseTransitionTime": meta::now() }));
+        add_finalizer(object, "kubernetes.io/pv-protection");
+    }
+
+    fn prepare_status_update(&self, object: &mut Value, old: &Value) {
+        copy_field(object, old, "spec");
+        let moved = object.at(&["status", "phase"]) != old.at(&["status", "phase"]);
+        let time = object.at(&["status", "lastPhaseTransitionTime"]);
+        let before = old.at(&["status", "lastPhaseTransitionTime"]);
+        match (moved, time.is_none(), before) {
+            (false, true, Some(before)) => object.set(&["status", "lastPhaseTransitionTime"], before.clone()),
+            (true, missing, _) if missing || time == before => {
+                object.set(&["status", "lastPhaseTransitionTime"], meta::now());
+            }
+            _ => {}
+        }
+    }
+
+    fn validate(&self, object: &Value, errors: &mut Errors) {
+        let empty = json!({});
+        let spec = object.at(&["spec"]).unwrap_or(&empty);
+        check_volume_spec(spec, object.text_at(&["metadata", "name"]), false, &Path::new("spec"), errors);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut Errors) {
+        self.validate(object, errors);
+        let spec = Path::new("spec");
+        let mut new = object.clone();
+        let expand = ["spec", "csi", "controllerExpandSecretRef"];
+        if old.at(&["spec", "csi"]).is_some() && old.at(&expand).is_none() {
+            new.take_at(&expand);
+        }
+        if Self::source(&new) != Self::source(old) {
+            errors.forbidden(
+                &spec.child("persistentvolumesource"),
+                "spec.persistentvolumesource is immutable after creation",
+            );
+        }
+        let mode = ["spec", "volumeMode"];
+        meta::immutable(errors, &Path::new("volumeMode"), object.at(&mode), old.at(&mode));
+        let affinity = ["spec", "nodeAffinity"];
+        if old.at(&affinity).is_some() && object.at(&affinity) != old.at(&affinity) {
+            errors.invalid(
+                &Path::new("nodeAffinity"),
+                go_shape::pointer(object.at(&affinity), NODE_AFFINITY),
+                format!("{}, except for updating from beta label to GA", meta::FIELD_IMMUTABLE),
+            );
+        }
+        let class = ["spec", "volumeAttributesClassName"];
+        if old.at(&class).is_some() && object.at(&class).is_none() {
+            errors.forbidden(&spec.child(class[1]), "update from non-nil value to nil is forbidden");
+        }
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        if object.text_at(&["spec", "persistentVolumeReclaimPolicy"]) == "Recycle" {
+            warnings.push(
+                "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the \
+                 recommended approach is to use dynamic provisioning."
+                    .to_owned(),
+            );
+        }
+        for (field, what) in DEPRECATED_SOURCES {
+            if object.at(&["spec", field]).is_some() {
+                warnings.push(format!("spec.{field}: {what}"));
+            }
+        }
+        warnings
+    }
+
+    fn selectable(&self) -> &'static [Selectable] {
+        &[("name", |object| object.text_at(&["metadata", "name"]).to_owned())]
+    }
+}
+
+const DEPRECATED_SOURCES: &[(&str, &str)] = &[
+    ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
+    ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
+    ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
+    ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
+    ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
+    ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
+];
+
+pub struct PersistentVolumeClaim;
+
+/// Defaults of a claim's spec, also where it stands in a template.
+pub fn default_claim_spec(spec: &mut Value) {
+    spec.set_default("volumeMode", "Filesystem");
+}
+
+/// The spec of a claim, also where it stands in a template.
+pub fn check_claim_spec(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
+    if spec.list_at(&["accessModes"]).is_empty() {
+        errors.required(&path.child("accessModes"), "at least 1 access mode is required");
+    }
+    if let Some(selector) = spec.at(&["selector"]) {
+        meta::label_selector(errors, &path.child("selector"), selector);
+    }
+    check_access_modes(spec, path, errors);
+    let resources = path.child("resources");
+    let storage = resources.key("storage");
+    match spec.at(&["resources", "requests", "storage"]) {
+        None => errors.required(&storage, ""),
+        Some(amount) => {
+            let before = errors.0.len();
+            quantity::positive(errors, &storage, amount);
+            if errors.0.len() == before {
+                quantity::resource_value(errors, &storage, "storage", amount);
+            }
+        }
+    }
+    check_class_name(spec, "storageClassName", path, errors);
+    check_volume_mode(spec, path, errors);
+    for field in ["dataSource", "dataSourceRef"] {
+        if spec.at(&[field]).is_some() {
+            check_data_source(spec, field, path, errors);
+        }
+    }
+    if spec.at(&["dataSource"]).is_some() && spec.at(&["dataSourceRef"]).is_some() {
+        let pair = ["apiGroup", "kind", "name"];
+        let same = pair.iter().all(|f| spec.at(&["dataSource", f]) == spec.at(&["dataSourceRef", f]));
+        // Upstream prints the path object itself here, whose fields Go keeps private.
+        if !spec.text_at(&["dataSourceRef", "namespace"]).is_empty() {
+            errors.invalid(
+                path,
+                Raw("{}".to_owned()),
+                "may not be specified when dataSourceRef.namespace is specified",
+            );
+        } else if !same {
+            errors.invalid(path, Raw("{}".to_owned()), "must match dataSourceRef");
+        }
+    }
+    check_class_name(spec, "volumeAttributesClassName", path, errors);
+}
+
+fn check_data_source(spec: &Value, field: &str, path: &Path<'_>, errors: &mut Errors) {
+    let at = path.child(field);
+    let text = |part: &str| spec.text_at(&[field, part]);
+    for part in ["name", "kind"] {
+        if text(part).is_empty() {
+            errors.required(&at.child(part), "");
+        }
+    }
+    if text("apiGroup").is_empty() && text("kind") != "PersistentVolumeClaim" {
+        errors.invalid(&at, text("kind"), "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
+    }
+    let mut each = |part: &str, check: fn(&str) -> Vec<String>| {
+        if !text(part).is_empty() {
+            names::invalid_each(errors, &at.child(part), text(part), check(text(part)));
+        }
+    };
+    each("apiGroup", names::dns_subdomain);
+    if field == "dataSourceRef" {
+        each("namespace", names::dns_label);
+    }
+}
+
+/// `dataSource` only ever named claims and snapshots, and ignored the rest; `dataSourceRef` mirrors it.
+fn settle_data_source(object: &mut Value, old: Option<&Value>) {
+    let Some(spec) = object.at_mut(&["spec"]) else { return };
+    let in_use = old
+        .is_some_and(|old| old.at(&["spec", "dataSource"]).is_some() || old.at(&["spec", "dataSourceRef"]).is_some());
+    if !in_use && spec.at(&["dataSource"]).is_some() && spec.at(&["dataSourceRef"]).is_none() {
+        let known = matches!(
+            (spec.text_at(&["dataSource", "kind"]), spec.text_at(&["dataSource", "apiGroup"])),
+            ("PersistentVolumeClaim", "") | ("VolumeSnapshot", "snapshot.storage.k8s.io")
+        );
+        if !known {
+            spec.take_at(&["dataSource"]);
+        }
+    }
+    match (spec.at(&["dataSource"]).cloned(), spec.at(&["dataSourceRef"]).cloned()) {
+        (Some(source), None) => spec.set(&["dataSourceRef"], source),
+        (None, Some(mut reference)) if reference.text_at(&["namespace"]).is_empty() => {
+            reference.take_at(&["namespace"]);
+            spec.set(&["dataSource"], reference);
+        }
+        _ => {}
+    }
+}
+
+impl Kind for PersistentVolumeClaim {
+    fn group(&self) -> &'static str {
+        ""
+    }
+
+    fn kind(&self) -> &'static str {
+        "PersistentVolumeClaim"
+    }
+
+    fn default(&self, object: &mut Value) {
+        object.make_map(&["spec"]);
+        if let Some(spec) = object.at_mut(&["spec"]) {
+            default_claim_spec(spec);
+        }
+        if object.text_at(&["status", "phase"]).is_empty() {
+            object.set(&["status", "phase"], "Pending");
+        }
+    }
+
+    fn prepare_create(&self, object: &mut Value) {
+        object.set(&["status"], json!({ "phase": "Pending" }));
+        settle_data_source(object, None);
+        add_finalizer(object, "kubernetes.io/pvc-protection");
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        copy_field(object, old, "status");
+        settle_data_source(object, Some(old));
+    }
+
+    fn validate(&self, object: &Value, errors: &mut Errors) {
+        let empty = json!({});
+        check_claim_spec(object.at(&["spec"]).unwrap_or(&empty), &Path::new("spec"), errors);
+    }
+
+    fn validate_update(&self, object: &Value, old: &Value, errors: &mut Errors) {
+        self.validate(object, errors);
+        let spec = Path::new("spec");
+        let bound = object.text_at(&["status", "phase"]) == "Bound";
+        let beta = ["metadata", "annotations", "volume.beta.kubernetes.io/storage-class"];
+        let (mut new, mut before) = (object.clone(), old.clone());
+        if old.text_at(&["spec", "volumeName"]).is_empty() {
+            new.take_at(&["spec", "volumeName"]);
+            before.take_at(&["spec", "volumeName"]);
+        }
+        if object.text_at(&beta) != old.text_at(&beta) {
+            let metadata = Path::new("metadata");
+            let annotations = metadata.child("annotations");
+            errors.invalid(&annotations.key(beta[2]), object.text_at(&beta), meta::FIELD_IMMUTABLE);
+        }
+        let class = ["spec", "storageClassName"];
+        let upgrade = old.at(&class).is_none()
+            && object.at(&class).is_some()
+            && (old.at(&beta).is_none() || object.text_at(&class) == old.text_at(&beta));
+        if upgrade {
+            new.take_at(&class);
+        }
+        if bound {
+            for path in [&["spec", "resources", "requests", "storage"][..], &["spec", "volumeAttributesClassName"]] {
+                if new.at(path).is_some() {
+                    new.take_at(path);
+                    before.take_at(path);
+                }
+            }
+        }
+        if new.at(&["spec"]) != before.at(&["spec"]) {
+            errors.forbidden(
+                &spec,
+                "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound \
+                 claims",
+            );
+        }
+        let request = ["spec", "resources", "requests", "storage"];
+        let zero = json!("0");
+        let size = |object: &Value, path: &[&str]| object.at(path).unwrap_or(&zero).clone();
+        let asked = size(object, &request);
+        if quantity::compare(&asked, &size(old, &request)).is_lt()
+            && quantity::compare(&asked, &size(old, &["status", "capacity", "storage"])).is_le()
+        {
+            let resources = spec.child("resources");
+            let requests = resources.child("requests");
+            errors.forbidden(&requests.child("storage"), "field can not be less than status.capacity");
+        }
+        let mode = ["spec", "volumeMode"];
+        meta::immutable(errors, &Path::new("volumeMode"), object.at(&mode), old.at(&mode));
+        let class = ["spec", "volumeAttributesClassName"];
+        if old.at(&class).is_some() && object.at(&class) != old.at(&class) {
+            match object.at(&class).and_then(Value::as_str) {
+                None => errors.forbidden(&spec.child(class[1]), "update from non-nil value to nil is forbidden"),
+                Some("") => {
+                    errors.forbidden(&spec.child(class[1]), "update from non-nil value to an empty string is forbidden")
+                }
+                Some(_) => {}
+            }
+        }
+    }
+
+    fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut Errors) {
+        let status = Path::new("status");
+        for (name, amount) in object.map_at(&["status", "capacity"]).into_iter().flatten() {
+            let capacity = status.child("capacity");
+            quantity::basic(errors, &capacity.key(name), amount);
+        }
+    }
+
+    fn selectable(&self) -> &'static [Selectable] {
+        &[("name", |object| object.text_at(&["metadata", "name"]).to_owned())]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fields(errors: &Errors) -> Vec<&str> {
+        errors.0.iter().map(|e| e.field.as_str()).collect()
+    }
+
+    #[test]
+    fn a_volume_has_exactly_one_type() {
+        let mut volume = json!({"spec": {"accessModes": ["ReadWriteOnce"], "capacity": {"storage": "1Gi"}}});
+        let run = |volume: &Value| {
+            let mut errors = Errors::default();
+            PersistentVolume.validate(volume, &mut errors);
+            errors
+        };
+        assert_eq!(fields(&run(&volume)), ["spec"]);
+        volume["spec"]["hostPath"] = json!({"path": "/a/../b"});
+        volume["spec"]["nfs"] = json!({});
+        assert_eq!(fields(&run(&volume)), ["spec.hostPath.path", "spec.nfs"]);
+    }
+
+    #[test]
+    fn a_claim_mirrors_its_data_source() {
+        let mut claim = json!({"spec": {"dataSource": {"kind": "PersistentVolumeClaim", "name": "o"}}});
+        PersistentVolumeClaim.prepare_create(&mut claim);
+        assert_eq!(claim["spec"]["dataSourceRef"]["name"], "o");
+        let mut odd = json!({"spec": {"dataSource": {"kind": "Odd", "name": "o"}}});
+        PersistentVolumeClaim.prepare_create(&mut odd);
+        assert_eq!(odd["spec"], json!({}));
+    }
+
+    #[test]
+    fn a_bound_claim_may_only_grow() {
+        let claim = |size: &str, phase: &str| {
+            json!({
+                "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": size}}},
+                "status": {"phase": phase, "capacity": {"storage": "5Gi"}},
+            })
+        };
+        let run = |new: &Value, old: &Value| {
+            let mut errors = Errors::default();
+            PersistentVolumeClaim.validate_update(new, old, &mut errors);
+            fields(&errors).into_iter().map(str::to_owned).collect::<Vec<_>>()
+        };
+        assert!(run(&claim("10Gi", "Bound"), &claim("5Gi", "Bound")).is_empty());
+        assert_eq!(run(&claim("10Gi", "Pending"), &claim("5Gi", "Pending")), ["spec"]);
+        assert_eq!(run(&claim("1Gi", "Bound"), &claim("5Gi", "Bound")), ["spec.resources.requests.storage"]);
+    }
+}
