@@ -146,6 +146,19 @@ impl Kind for Secret {
         self.validate(object, errors);
     }
 
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        if object.text_at(&["type"]) != "kubernetes.io/tls" {
+            return Vec::new();
+        }
+        let has_pem = |key: &str| {
+            let bytes = STANDARD.decode(object.text_at(&["data", key])).unwrap_or_default();
+            String::from_utf8_lossy(&bytes).contains("-----BEGIN ")
+        };
+        let missing = [("tls.crt", "certificate"), ("tls.key", "key")].into_iter().find(|(key, _)| !has_pem(key));
+        let warning = missing.map(|(_, what)| format!("tls: failed to find any PEM data in {what} input"));
+        warning.into_iter().collect()
+    }
+
     fn selectable(&self) -> &'static [Selectable] {
         &[("type", |object| object.text_at(&["type"]).to_owned())]
     }

@@ -5,6 +5,7 @@ use serde_json::Value;
 use super::Kind;
 use super::meta;
 use super::names;
+use super::node;
 use super::pod_parts;
 use super::quantity;
 use crate::field::{Errors, Path};
@@ -51,6 +52,10 @@ impl Kind for Lease {
         if !preferred.is_empty() && strategy.unwrap_or_default().is_empty() {
             errors.forbidden(&spec.child("preferredHolder"), "may only be specified if `strategy` is defined");
         }
+    }
+
+    fn meta_looks(&self) -> meta::MetaLooks {
+        meta::MetaLooks { finalizers: false, change: true, whole: false }
     }
 }
 
@@ -107,8 +112,19 @@ impl Kind for RuntimeClass {
         pod_parts::tolerations(errors, &path, object.list_at(&["scheduling", "tolerations"]));
     }
 
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let selector = object.map_at(&["scheduling", "nodeSelector"]).into_iter().flatten();
+        selector
+            .filter_map(|(key, _)| Some(format!("scheduling.nodeSelector[{key}]: {}", node::better_label(key)?)))
+            .collect()
+    }
+
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut Errors) {
         self.validate(object, errors);
         meta::immutable(errors, &Path::new("handler"), object.at(&["handler"]), old.at(&["handler"]));
+    }
+
+    fn meta_looks(&self) -> meta::MetaLooks {
+        meta::MetaLooks { finalizers: false, change: true, whole: true }
     }
 }

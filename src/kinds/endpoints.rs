@@ -112,6 +112,19 @@ impl Kind for Endpoints {
         }
     }
 
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (i, subset) in object.list_at(&["subsets"]).iter().enumerate() {
+            for field in ["addresses", "notReadyAddresses"] {
+                for (j, address) in subset.list_at(&[field]).iter().enumerate() {
+                    let path = format!("subsets[{i}].{field}[{j}].ip");
+                    warnings.extend(names::spelling_warning(&path, address.text_at(&["ip"])));
+                }
+            }
+        }
+        warnings
+    }
+
     fn deprecated(&self) -> Option<&'static str> {
         Some("v1 Endpoints is deprecated in v1.33+; use discovery.k8s.io/v1 EndpointSlice")
     }
@@ -199,7 +212,15 @@ impl Kind for EndpointSlice {
         if object.text_at(&["addressType"]) == "FQDN" {
             warnings.push("spec.addressType: FQDN endpoints are deprecated".to_owned());
         }
+        for (i, endpoint) in object.list_at(&["endpoints"]).iter().enumerate() {
+            let path = format!("endpoints[{i}].addresses");
+            warnings.extend(names::spelling_warnings(&path, endpoint.list_at(&["addresses"])));
+        }
         warnings
+    }
+
+    fn meta_looks(&self) -> meta::MetaLooks {
+        meta::MetaLooks { finalizers: true, change: false, whole: true }
     }
 }
 
@@ -244,8 +265,7 @@ fn check_endpoint(endpoint: &Value, kind: &str, path: &Path<'_>, errors: &mut Er
         names::invalid_each(errors, &path.child("hostname"), host, names::dns_label(host));
     }
     let hints = path.child("hints");
-    let checks: [(&str, fn(&str) -> Vec<String>); 2] =
-        [("forZones", names::label_value), ("forNodes", names::dns_subdomain)];
+    let checks: [(&str, names::Check); 2] = [("forZones", names::label_value), ("forNodes", names::dns_subdomain)];
     for (field, check) in checks {
         let list = hints.child(field);
         let items = endpoint.list_at(&["hints", field]);

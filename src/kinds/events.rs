@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use super::go_shape::{self, Part, Shape};
 use super::meta;
 use super::names;
-use super::{Kind, Selectable};
+use super::{Kind, NameForm, Selectable};
 use crate::field::{self, Errors, Path};
 use crate::object::Fields;
 
@@ -151,6 +151,14 @@ impl Kind for Event {
         for field in ["reason", "message", "reason", "type", "action", "reportingComponent", "reportingInstance"] {
             frozen(field, None);
         }
+    }
+
+    fn name_form(&self) -> NameForm {
+        if self.strict { NameForm::Subdomain } else { NameForm::PathSegment }
+    }
+
+    fn meta_looks(&self) -> meta::MetaLooks {
+        meta::MetaLooks { finalizers: self.strict, change: self.strict, whole: false }
     }
 
     fn selectable(&self) -> &'static [Selectable] {

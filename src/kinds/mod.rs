@@ -29,6 +29,7 @@ pub mod rbac;
 pub mod service;
 pub mod service_alloc;
 pub mod storage_kinds;
+pub mod volume_sources;
 
 /// The form that `metadata.name` must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -137,6 +138,16 @@ pub trait Kind: Sync {
     /// The fields that a field selector may name beside `metadata.name` and `metadata.namespace`, with their values.
     fn selectable(&self) -> &'static [Selectable] {
         &[]
+    }
+
+    /// Whether a name is drawn for `generateName`; otherwise the prefix is taken for the name.
+    fn generates_names(&self) -> bool {
+        true
+    }
+
+    /// Which of upstream's looks at the metadata this kind takes.
+    fn meta_looks(&self) -> meta::MetaLooks {
+        meta::MetaLooks::ALL
     }
 
     /// What every answer about this kind warns of, because the whole API is on its way out.

@@ -6,11 +6,15 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
+use serde_json::Value;
 
 use crate::field::{Errors, Path, Shown, go_quote};
 
 const LABEL: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?";
 const SUBDOMAIN: &str = "[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*";
+
+/// A check of a text: what is wrong with it, or nothing.
+pub type Check = fn(&str) -> Vec<String>;
 
 /// One `Invalid` error for each message.
 pub fn invalid_each(errors: &mut Errors, path: &Path<'_>, value: impl Shown + Copy, messages: Vec<String>) {
@@ -230,9 +234,9 @@ pub fn port_number(errors: &mut Errors, path: &Path<'_>, number: i64) {
     }
 }
 
-/// An object's name where upstream takes the beginning of a generated one too: a dash at its end is fine.
+/// The beginning of a generated name as its checks see it: a dash at the end is fine there.
 pub fn masked(prefix: &str) -> String {
-    match prefix.strip_suffix('-') {
+    match prefix.strip_suffix('-').and_then(|rest| rest.char_indices().next_back().map(|(at, _)| &rest[..at])) {
         Some(rest) => format!("{rest}a"),
         None => prefix.to_owned(),
     }
@@ -364,6 +368,22 @@ pub fn canonical_cidr(errors: &mut Errors, path: &Path<'_>, text: &str) {
     }
 }
 
+/// A valid address or range in a spelling that is not the usual one.
+pub fn spelling_warning(path: &str, text: &str) -> Option<String> {
+    let (what, canonical) = match parse_cidr(text) {
+        Some(net) => ("CIDR value", net.to_string()),
+        None => ("address", parse_ip(text)?.to_string()),
+    };
+    let differs = text.contains(':') && text != canonical;
+    let (text, canonical) = (go_quote(text), go_quote(&canonical));
+    differs.then(|| format!("{path}: IPv6 {what} {text} should be in RFC 5952 canonical format ({canonical})"))
+}
+
+pub fn spelling_warnings(path: &str, items: &[Value]) -> Vec<String> {
+    let items = items.iter().enumerate();
+    items.filter_map(|(i, item)| spelling_warning(&format!("{path}[{i}]"), item.as_str()?)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -392,6 +412,16 @@ mod tests {
         assert_eq!(said(cidr, "10.0.0.0/08"), ["must not have leading 0s in IP or prefix length"]);
         assert_eq!(said(cidr, "10.0.0.0/33").len(), 1);
         assert_eq!(said(canonical_cidr, "FD00::/8"), ["must be in canonical form (\"fd00::/8\")"]);
+    }
+
+    #[test]
+    fn odd_spellings_are_warned_of() {
+        assert_eq!(
+            spelling_warning("f", "FD00::1").as_deref(),
+            Some("f: IPv6 address \"FD00::1\" should be in RFC 5952 canonical format (\"fd00::1\")")
+        );
+        assert!(spelling_warning("f", "fd00:0::/16").is_some_and(|w| w.contains("IPv6 CIDR value")));
+        assert_eq!(spelling_warning("f", "10.0.0.1"), None);
     }
 
     #[test]

@@ -338,6 +338,26 @@ impl Kind for NetworkPolicy {
         }
         check_policy(object, &known, errors);
     }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (direction, peers) in DIRECTIONS {
+            for (i, rule) in object.list_at(&["spec", direction]).iter().enumerate() {
+                for (j, peer) in rule.list_at(&[peers]).iter().enumerate() {
+                    let path = format!("spec.{direction}[{i}].{peers}[{j}].ipBlock");
+                    let cidr = peer.text_at(&["ipBlock", "cidr"]);
+                    warnings.extend(names::spelling_warning(&format!("{path}.cidr"), cidr));
+                    let except = peer.list_at(&["ipBlock", "except"]);
+                    warnings.extend(names::spelling_warnings(&format!("{path}.except"), except));
+                }
+            }
+        }
+        warnings
+    }
+
+    fn meta_looks(&self) -> meta::MetaLooks {
+        meta::MetaLooks { finalizers: true, change: true, whole: false }
+    }
 }
 
 const DIRECTIONS: [(&str, &str); 2] = [("ingress", "from"), ("egress", "to")];
@@ -472,6 +492,10 @@ impl Kind for IpAddress {
         NameForm::Own
     }
 
+    fn generates_names(&self) -> bool {
+        false
+    }
+
     fn has_status(&self) -> bool {
         false
     }
@@ -503,6 +527,7 @@ impl Kind for IpAddress {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut Errors) {
+        self.validate(object, errors);
         let field = ["spec", "parentRef"];
         if object.at(&field) != old.at(&field) {
             let spec = Path::new("spec");
@@ -581,6 +606,10 @@ impl Kind for ServiceCidr {
         if new.len() > old.len() {
             Self::check(object, errors);
         }
+    }
+
+    fn meta_looks(&self) -> meta::MetaLooks {
+        meta::MetaLooks { finalizers: true, change: true, whole: false }
     }
 }
 

@@ -79,9 +79,6 @@ impl Kind for Node {
                     "may specify no more than one CIDR for each IP family",
                 );
             }
-            for (i, text) in texts.iter().enumerate().filter(|(i, text)| texts[..*i].contains(text)) {
-                errors.duplicate(&path.index(i), text);
-            }
         }
     }
 
@@ -125,7 +122,7 @@ impl Kind for Node {
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings = names::spelling_warnings("spec.podCIDRs", object.list_at(&["spec", "podCIDRs"]));
         if object.at(&["spec", "configSource"]).is_some() {
             warnings.push("spec.configSource: the field is deprecated, and is unused by Kubernetes".to_owned());
         }
@@ -138,6 +135,26 @@ impl Kind for Node {
     fn selectable(&self) -> &'static [Selectable] {
         &[("spec.unschedulable", |object| object.bool_at(&["spec", "unschedulable"]).unwrap_or_default().to_string())]
     }
+}
+
+/// Node labels that have better names by now.
+const DEPRECATED_LABELS: &[(&str, &str, &str)] = &[
+    ("beta.kubernetes.io/arch", "v1.14", "kubernetes.io/arch"),
+    ("beta.kubernetes.io/os", "v1.14", "kubernetes.io/os"),
+    ("failure-domain.beta.kubernetes.io/region", "v1.17", "topology.kubernetes.io/region"),
+    ("failure-domain.beta.kubernetes.io/zone", "v1.17", "topology.kubernetes.io/zone"),
+    ("beta.kubernetes.io/instance-type", "v1.17", "node.kubernetes.io/instance-type"),
+];
+
+/// What to say of a node label that has a better name.
+pub fn better_label(label: &str) -> Option<String> {
+    let (_, since, instead) = DEPRECATED_LABELS.iter().find(|(name, ..)| *name == label)?;
+    Some(format!("deprecated since {since}; use \"{instead}\" instead"))
+}
+
+/// The warning for a node label that the expression at `path` selects by.
+pub fn deprecated_label(path: &str, label: &str) -> Option<String> {
+    Some(format!("{path}: {label} is {}", better_label(label)?))
 }
 
 /// Upstream reports taints under `metadata`, where they once were annotations.

@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use super::go_shape::{self, Part, Shape};
 use super::meta;
 use super::names;
+use super::node;
 use super::pod_parts;
 use super::quantity;
+use super::volume_sources::{DEPRECATED_SOURCES, SOURCES, check_sources, default_sources};
 use super::{Kind, Selectable, add_finalizer, copy_field};
 use crate::field::{Errors, Path, Raw};
 use crate::object::Fields;
@@ -96,69 +98,6 @@ pub const PERSISTENT_VOLUME_SPEC: Shape = &[
     ("NodeAffinity", "nodeAffinity", Part::Pointer(NODE_AFFINITY)),
     ("VolumeAttributesClassName", "volumeAttributesClassName", Part::Plain),
 ];
-
-/// The volume types: the field, the name upstream reports it under when it is one too many, the name under which its
-/// own errors stand, and the fields in it that must not be empty.
-const SOURCES: &[(&str, &str, &str, &[&str])] = &[
-    ("hostPath", "hostPath", "hostPath", &["path"]),
-    ("gcePersistentDisk", "gcePersistentDisk", "persistentDisk", &["pdName"]),
-    ("awsElasticBlockStore", "awsElasticBlockStore", "awsElasticBlockStore", &["volumeID"]),
-    ("glusterfs", "glusterfs", "glusterfs", &["endpoints", "path"]),
-    ("flocker", "flocker", "flocker", &[]),
-    ("nfs", "nfs", "nfs", &["server", "path"]),
-    ("rbd", "rbd", "rbd", &["monitors", "image"]),
-    ("quobyte", "quobyte", "quobyte", &["volume"]),
-    ("cephfs", "cephFS", "cephfs", &["monitors"]),
-    ("iscsi", "iscsi", "iscsi", &["targetPortal", "iqn"]),
-    ("cinder", "cinder", "cinder", &["volumeID"]),
-    ("fc", "fc", "fc", &[]),
-    ("flexVolume", "", "flexVolume", &["driver"]),
-    ("azureFile", "azureFile", "azureFile", &["secretName", "shareName"]),
-    ("vsphereVolume", "vsphereVolume", "vsphereVolume", &["volumePath"]),
-    ("photonPersistentDisk", "photonPersistentDisk", "photonPersistentDisk", &["pdID"]),
-    ("portworxVolume", "portworxVolume", "portworxVolume", &["volumeID"]),
-    ("azureDisk", "azureDisk", "azureDisk", &["diskName", "diskURI"]),
-    ("scaleIO", "scaleIO", "scaleIO", &["gateway", "system", "volumeName"]),
-    ("local", "local", "local", &["path"]),
-    ("storageos", "storageos", "storageos", &["volumeName"]),
-    ("csi", "csi", "csi", &[]),
-];
-
-/// Defaults that a volume type brings with it.
-const SOURCE_DEFAULTS: &[(&str, &[(&str, &str)])] = &[
-    ("hostPath", &[("type", "")]),
-    ("iscsi", &[("iscsiInterface", "default")]),
-    ("rbd", &[("pool", "rbd"), ("user", "admin"), ("keyring", "/etc/ceph/keyring")]),
-    ("azureDisk", &[("cachingMode", "ReadWrite"), ("kind", "Shared"), ("fsType", "ext4")]),
-    ("scaleIO", &[("storageMode", "ThinProvisioned"), ("fsType", "xfs")]),
-];
-
-fn default_sources(spec: &mut Value) {
-    for (source, fields) in SOURCE_DEFAULTS {
-        if let Some(source_value) = spec.at_mut(&[source]).filter(|v| v.is_object()) {
-            for (field, value) in *fields {
-                source_value.set_default(field, *value);
-            }
-            if *source == "azureDisk" {
-                source_value.set_default("readOnly", false);
-            }
-        }
-    }
-}
-
-/// `may not be more than 63 bytes` and a DNS name, whatever its case.
-pub fn csi_driver_name(name: &str, path: &Path<'_>, errors: &mut Errors) {
-    if name.is_empty() {
-        errors.required(path, "");
-    }
-    if name.len() > 63 {
-        errors.too_long(path, 63);
-    }
-    // An empty name is said to be missing, not also to be malformed.
-    if !name.is_empty() {
-        names::invalid_each(errors, path, name, names::dns_subdomain(&name.to_lowercase()));
-    }
-}
 
 fn check_access_modes(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let modes: Vec<&str> = spec.list_at(&["accessModes"]).iter().filter_map(Value::as_str).collect();
@@ -261,249 +200,6 @@ fn check_capacity(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn check_sources(spec: &Value, name: &str, path: &Path<'_>, errors: &mut Errors) {
-    let mut found = 0;
-    for (field, extra, own, required) in SOURCES {
-        let Some(source) = spec.at(&[field]) else { continue };
-        if found > 0 && !extra.is_empty() {
-            errors.forbidden(&path.child(extra), "may not specify more than 1 volume type");
-            continue;
-        }
-        found += 1;
-        let at = path.child(own);
-        for field in *required {
-            let empty = match source.at(&[field]) {
-                Some(Value::String(text)) => text.is_empty(),
-                Some(Value::Array(items)) => items.is_empty(),
-                Some(_) => false,
-                None => true,
-            };
-            if empty {
-                errors.required(&at.child(field), "");
-            }
-        }
-        check_source(field, source, spec, name, &at, errors);
-        if *field == "local" && spec.at(&["nodeAffinity"]).is_none() {
-            errors.required(&path.child("nodeAffinity"), "Local volume requires node affinity");
-        }
-    }
-    if found == 0 {
-        errors.required(path, "must specify a volume type");
-    }
-}
-
-fn no_backsteps(path: &Path<'_>, text: &str, errors: &mut Errors) {
-    if text.split('/').any(|part| part == "..") {
-        errors.invalid(path, text, "must not contain '..'");
-    }
-}
-
-/// What a volume type wants beside its required fields.
-fn check_source(kind: &str, source: &Value, spec: &Value, name: &str, path: &Path<'_>, errors: &mut Errors) {
-    let text = |field: &str| source.text_at(&[field]);
-    let secret = |errors: &mut Errors, field: &str, namespaced: bool| {
-        if source.at(&[field]).is_some() {
-            let at = path.child(field);
-            for part in ["name", "namespace"].iter().take(if namespaced { 2 } else { 1 }) {
-                if source.text_at(&[field, part]).is_empty() {
-                    errors.required(&at.child(part), "");
-                }
-            }
-        }
-    };
-    match kind {
-        "hostPath" => {
-            if !text("path").is_empty() {
-                no_backsteps(&path.child("path"), text("path"), errors);
-                if text("path").trim_end_matches('/').is_empty()
-                    && spec.text_at(&["persistentVolumeReclaimPolicy"]) == "Recycle"
-                {
-                    let policy = Path::new("spec");
-                    errors.forbidden(
-                        &policy.child("persistentVolumeReclaimPolicy"),
-                        "may not be 'recycle' for a hostPath mount of '/'",
-                    );
-                }
-            }
-            let known =
-                ["", "DirectoryOrCreate", "Directory", "FileOrCreate", "File", "Socket", "CharDevice", "BlockDevice"];
-            if !known.contains(&text("type")) {
-                let mut sorted = known;
-                sorted.sort_unstable();
-                errors.not_supported(&path.child("type"), text("type"), &sorted);
-            }
-        }
-        "local" if !text("path").is_empty() => no_backsteps(&path.child("path"), text("path"), errors),
-        "nfs" if !text("path").is_empty() && !text("path").starts_with('/') => {
-            errors.invalid(&path.child("path"), text("path"), "must be an absolute path");
-        }
-        "gcePersistentDisk" | "awsElasticBlockStore" => {
-            if let Some(n) = source.int_at(&["partition"]).filter(|n| !(0..=255).contains(n)) {
-                errors.invalid(&path.child("partition"), n, "must be between 1 and 255, inclusive");
-            }
-        }
-        "flocker" => {
-            let (by_name, by_id) = (!text("datasetName").is_empty(), !text("datasetUUID").is_empty());
-            if !by_name && !by_id {
-                errors.required(path, "one of datasetName and datasetUUID is required");
-            }
-            if by_name && by_id {
-                errors.invalid(path, "resource", "datasetName and datasetUUID can not be specified simultaneously");
-            }
-            if text("datasetName").contains('/') {
-                errors.invalid(&path.child("datasetName"), text("datasetName"), "must not contain '/'");
-            }
-        }
-        "quobyte" => check_quobyte(source, path, errors),
-        "iscsi" => check_iscsi(source, name, path, errors),
-        "fc" => check_fibre_channel(source, path, errors),
-        "cinder" => secret(errors, "secretRef", true),
-        "storageos" => {
-            for field in ["volumeName", "volumeNamespace"] {
-                if !text(field).is_empty() {
-                    names::invalid_each(errors, &path.child(field), text(field), names::dns_label(text(field)));
-                }
-            }
-            secret(errors, "secretRef", true);
-        }
-        "flexVolume" => {
-            for key in source.map_at(&["options"]).into_iter().flatten().map(|(key, _)| key) {
-                let namespace = format!(".{}", key.split_once('/').map_or(key.as_str(), |(n, _)| n).to_lowercase());
-                if namespace.ends_with(".kubernetes.io") || namespace.ends_with(".k8s.io") {
-                    let options = path.child("options");
-                    errors.invalid(&options.key(key), key, "kubernetes.io and k8s.io namespaces are reserved");
-                }
-            }
-        }
-        "azureFile" if source.at(&["secretNamespace"]).is_some_and(|v| v == "") => {
-            errors.required(&path.child("secretNamespace"), "");
-        }
-        "azureDisk" => check_azure_disk(source, path, errors),
-        "csi" => {
-            csi_driver_name(text("driver"), &path.child("driver"), errors);
-            if text("volumeHandle").is_empty() {
-                errors.required(&path.child("volumeHandle"), "");
-            }
-            for field in [
-                "controllerPublishSecretRef",
-                "controllerExpandSecretRef",
-                "nodePublishSecretRef",
-                "nodeExpandSecretRef",
-            ] {
-                if source.at(&[field]).is_some() {
-                    check_secret_reference(source, field, path, errors);
-                }
-            }
-        }
-        _ => {}
-    }
-}
-
-fn check_secret_reference(source: &Value, field: &str, path: &Path<'_>, errors: &mut Errors) {
-    let at = path.child(field);
-    let checks: [(&str, fn(&str) -> Vec<String>); 2] =
-        [("name", names::dns_subdomain), ("namespace", names::dns_label)];
-    for (part, check) in checks {
-        let text = source.text_at(&[field, part]);
-        if text.is_empty() {
-            errors.required(&at.child(part), "");
-        } else {
-            names::invalid_each(errors, &at.child(part), text, check(text));
-        }
-    }
-}
-
-fn check_quobyte(source: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let at = path.child("registry");
-    let registry = source.text_at(&["registry"]);
-    if registry.is_empty() {
-        return errors.required(&at, "must be a host:port pair or multiple pairs separated by commas");
-    }
-    if source.text_at(&["tenant"]).len() >= 65 {
-        errors.required(&path.child("tenant"), "must be a UUID and may not exceed a length of 64 characters");
-    }
-    for pair in registry.split(',') {
-        if pair.rsplit_once(':').is_none_or(|(_, port)| port.parse::<u16>().is_err()) {
-            errors.invalid(&at, registry, "must be a host:port pair or multiple pairs separated by commas");
-        }
-    }
-}
-
-fn check_iscsi(source: &Value, name: &str, path: &Path<'_>, errors: &mut Errors) {
-    let iqn = source.text_at(&["iqn"]);
-    if !iqn.is_empty() && !["iqn", "eui", "naa"].iter().any(|prefix| iqn.starts_with(prefix)) {
-        errors.invalid(&path.child("iqn"), iqn, "must be valid format starting with iqn, eui, or naa");
-    }
-    if let Some(n) = source.int_at(&["lun"]).filter(|n| !(0..=255).contains(n)) {
-        errors.invalid(&path.child("lun"), n, "must be between 0 and 255, inclusive");
-    }
-    let discovery = source.bool_at(&["chapAuthDiscovery"]) == Some(true);
-    let session = source.bool_at(&["chapAuthSession"]) == Some(true);
-    let secret = source.at(&["secretRef"]).is_some();
-    if (discovery || session) && !secret {
-        errors.required(&path.child("secretRef"), "");
-    }
-    if secret && source.text_at(&["secretRef", "name"]).is_empty() {
-        let at = path.child("secretRef");
-        errors.required(&at.child("name"), "");
-    }
-    let target = source.text_at(&["targetPortal"]);
-    if source.at(&["initiatorName"]).is_some() && name.len() + 1 + target.len() > 64 {
-        let metadata = Path::new("metadata");
-        errors.invalid(
-            &metadata.child("name"),
-            name,
-            "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is \
-             specified.",
-        );
-    }
-}
-
-fn check_fibre_channel(source: &Value, path: &Path<'_>, errors: &mut Errors) {
-    let targets = !source.list_at(&["targetWWNs"]).is_empty();
-    let wwids = !source.list_at(&["wwids"]).is_empty();
-    if !targets && !wwids {
-        errors.required(&path.child("targetWWNs"), "must specify either targetWWNs or wwids, but not both");
-    }
-    if targets && wwids {
-        let shown = Raw(source["targetWWNs"].to_string());
-        errors.invalid(&path.child("targetWWNs"), shown, "targetWWNs and wwids can not be specified simultaneously");
-    }
-    if targets {
-        match source.int_at(&["lun"]) {
-            None => errors.required(&path.child("lun"), "lun is required if targetWWNs is specified"),
-            Some(n) if !(0..=255).contains(&n) => {
-                errors.invalid(&path.child("lun"), n, "must be between 0 and 255, inclusive");
-            }
-            Some(_) => {}
-        }
-    }
-}
-
-fn check_azure_disk(source: &Value, path: &Path<'_>, errors: &mut Errors) {
-    for (field, known) in
-        [("cachingMode", ["None", "ReadOnly", "ReadWrite"]), ("kind", ["Dedicated", "Managed", "Shared"])]
-    {
-        if let Some(text) = source.at(&[field]).and_then(Value::as_str)
-            && !known.contains(&text)
-        {
-            errors.not_supported(&path.child(field), text, &known);
-        }
-    }
-    let uri = source.text_at(&["diskURI"]);
-    let (prefix, example) = match source.at(&["kind"]).and_then(Value::as_str) {
-        None => return,
-        Some("Managed") => (
-            "/subscriptions/",
-            "/subscriptions/{sub-id}/resourcegroups/{group-name}/providers/microsoft.compute/disks/{disk-id}",
-        ),
-        Some(_) => ("https://", "https://{account-name}.blob.core.windows.net/{container-name}/{disk-name}.vhd"),
-    };
-    if !uri.starts_with(prefix) {
-        errors.not_supported(&path.child("diskURI"), uri, &[example]);
-    }
-}
-
 pub struct PersistentVolume;
 
 impl PersistentVolume {
@@ -595,7 +291,19 @@ impl Kind for PersistentVolume {
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        let mut warnings = Vec::new();
+        let mut warnings = beta_class_warning(object);
+        let terms = object.list_at(&["spec", "nodeAffinity", "required", "nodeSelectorTerms"]);
+        for (i, term) in terms.iter().enumerate() {
+            for (j, requirement) in term.list_at(&["matchExpressions"]).iter().enumerate() {
+                let path = format!("spec.nodeAffinity.required.nodeSelectorTerms[{i}].matchExpressions[{j}].key");
+                warnings.extend(node::deprecated_label(&path, requirement.text_at(&["key"])));
+            }
+        }
+        if object.at(&["metadata", "annotations", MOUNT_OPTIONS]).is_some() {
+            warnings.push(format!(
+                "metadata.annotations[{MOUNT_OPTIONS}]: deprecated since v1.31; use \"mountOptions\" attribute instead"
+            ));
+        }
         if object.text_at(&["spec", "persistentVolumeReclaimPolicy"]) == "Recycle" {
             warnings.push(
                 "spec.persistentVolumeReclaimPolicy: The Recycle reclaim policy is deprecated. Instead, the \
@@ -614,16 +322,20 @@ impl Kind for PersistentVolume {
     fn selectable(&self) -> &'static [Selectable] {
         &[("name", |object| object.text_at(&["metadata", "name"]).to_owned())]
     }
+
+    fn meta_looks(&self) -> meta::MetaLooks {
+        meta::MetaLooks { finalizers: true, change: false, whole: true }
+    }
 }
 
-const DEPRECATED_SOURCES: &[(&str, &str)] = &[
-    ("cephfs", "deprecated in v1.28, non-functional in v1.31+"),
-    ("photonPersistentDisk", "deprecated in v1.11, non-functional in v1.16+"),
-    ("scaleIO", "deprecated in v1.16, non-functional in v1.22+"),
-    ("storageos", "deprecated in v1.22, non-functional in v1.25+"),
-    ("glusterfs", "deprecated in v1.25, non-functional in v1.26+"),
-    ("rbd", "deprecated in v1.28, non-functional in v1.31+"),
-];
+const BETA_CLASS: &str = "volume.beta.kubernetes.io/storage-class";
+const MOUNT_OPTIONS: &str = "volume.beta.kubernetes.io/mount-options";
+
+fn beta_class_warning(object: &Value) -> Vec<String> {
+    let used = object.at(&["metadata", "annotations", BETA_CLASS]).is_some();
+    let text = "deprecated since v1.8; use \"storageClassName\" attribute instead";
+    used.then(|| format!("metadata.annotations[{BETA_CLASS}]: {text}")).into_iter().collect()
+}
 
 pub struct PersistentVolumeClaim;
 
@@ -688,7 +400,7 @@ fn check_data_source(spec: &Value, field: &str, path: &Path<'_>, errors: &mut Er
     if text("apiGroup").is_empty() && text("kind") != "PersistentVolumeClaim" {
         errors.invalid(&at, text("kind"), "must be 'PersistentVolumeClaim' when referencing the default apiGroup");
     }
-    let mut each = |part: &str, check: fn(&str) -> Vec<String>| {
+    let mut each = |part: &str, check: names::Check| {
         if !text(part).is_empty() {
             names::invalid_each(errors, &at.child(part), text(part), check(text(part)));
         }
@@ -762,7 +474,7 @@ impl Kind for PersistentVolumeClaim {
         self.validate(object, errors);
         let spec = Path::new("spec");
         let bound = object.text_at(&["status", "phase"]) == "Bound";
-        let beta = ["metadata", "annotations", "volume.beta.kubernetes.io/storage-class"];
+        let beta = ["metadata", "annotations", BETA_CLASS];
         let (mut new, mut before) = (object.clone(), old.clone());
         if old.text_at(&["spec", "volumeName"]).is_empty() {
             new.take_at(&["spec", "volumeName"]);
@@ -818,6 +530,19 @@ impl Kind for PersistentVolumeClaim {
                 Some(_) => {}
             }
         }
+    }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut warnings = beta_class_warning(object);
+        for list in ["requests", "limits"] {
+            if let Some(amount) = object.at(&["spec", "resources", list, "storage"])
+                && !quantity::is_whole_amount(amount)
+            {
+                let path = format!("spec.resources.{list}[storage]");
+                warnings.push(format!("{path}: fractional byte value {amount} is invalid, must be an integer"));
+            }
+        }
+        warnings
     }
 
     fn validate_status_update(&self, object: &Value, _old: &Value, errors: &mut Errors) {

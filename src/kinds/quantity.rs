@@ -73,10 +73,15 @@ pub fn basic(errors: &mut Errors, path: &Path<'_>, value: &Value) {
     }
 }
 
+/// Whether an amount has no fraction.
+pub fn is_whole_amount(value: &Value) -> bool {
+    of(value) % 1_000_000_000 == 0
+}
+
 /// An amount of the resource `name`.
 pub fn resource_value(errors: &mut Errors, path: &Path<'_>, name: &str, value: &Value) {
     nonnegative(errors, path, value);
-    if is_whole(name) && of(value) % 1_000_000_000 != 0 {
+    if is_whole(name) && !is_whole_amount(value) {
         errors.invalid(path, value, "must be an integer");
     }
 }

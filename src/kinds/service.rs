@@ -47,6 +47,10 @@ pub(super) fn kind_of(service: &Value) -> &str {
 
 /// Whether this type gets cluster addresses.
 pub(super) fn needs_cluster_ip(service: &Value) -> bool {
+    kind_of(service) != "ExternalName"
+}
+
+fn known_clustered(service: &Value) -> bool {
     matches!(kind_of(service), "ClusterIP" | "NodePort" | "LoadBalancer")
 }
 
@@ -114,7 +118,7 @@ impl Kind for Service {
         }
         let external = external(object);
         let balancer = kind_of(object) == "LoadBalancer";
-        let clustered = needs_cluster_ip(object);
+        let clustered = known_clustered(object);
         let Some(spec) = object.at_mut(&["spec"]) else { return };
         if external && spec.text_at(&["externalTrafficPolicy"]).is_empty() {
             spec.set(&["externalTrafficPolicy"], "Cluster");
@@ -196,6 +200,10 @@ impl Kind for Service {
         if object.at(&["metadata", "annotations", TOPOLOGY_HINTS]).is_some() {
             warnings.push(format!("annotation {TOPOLOGY_HINTS} is deprecated, please use {TOPOLOGY_MODE} instead"));
         }
+        for field in ["clusterIPs", "externalIPs", "loadBalancerSourceRanges"] {
+            warnings.extend(names::spelling_warnings(&format!("spec.{field}"), object.list_at(&["spec", field])));
+        }
+        warnings.extend(names::spelling_warning("spec.loadBalancerIP", object.text_at(&["spec", "loadBalancerIP"])));
         let external_ips = !object.list_at(&["spec", "externalIPs"]).is_empty();
         let external_name = kind_of(object) == "ExternalName";
         let headless = kind_of(object) == "ClusterIP" && object.text_at(&["spec", "clusterIP"]) == "None";
@@ -230,6 +238,10 @@ impl Kind for Service {
             ("spec.clusterIP", |object| object.text_at(&["spec", "clusterIP"]).to_owned()),
             ("spec.type", |object| kind_of(object).to_owned()),
         ]
+    }
+
+    fn meta_looks(&self) -> meta::MetaLooks {
+        meta::MetaLooks { finalizers: true, change: true, whole: false }
     }
 }
 
@@ -568,7 +580,7 @@ fn check_traffic(object: &Value, errors: &mut Errors) {
     }
     let path = root.child("internalTrafficPolicy");
     match spec(object, "internalTrafficPolicy").and_then(Value::as_str) {
-        None if needs_cluster_ip(object) => errors.required(&path, ""),
+        None if known_clustered(object) => errors.required(&path, ""),
         Some(policy) if !TRAFFIC_POLICIES.contains(&policy) => errors.not_supported(&path, policy, TRAFFIC_POLICIES),
         _ => {}
     }

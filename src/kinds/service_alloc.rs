@@ -26,6 +26,11 @@ pub trait Claims {
     fn node_port_range(&self) -> RangeInclusive<u16>;
     fn address_taken(&self, address: IpAddr) -> bool;
     fn node_port_taken(&self, port: u16) -> bool;
+
+    /// A dry run shows ports that nobody can have, rather than ones that somebody else gets in the meantime.
+    fn dry_run(&self) -> bool {
+        false
+    }
 }
 
 /// What to write beside the service.
@@ -195,6 +200,8 @@ fn family_of(ip: &str) -> &'static str {
 const NOT_IN_RANGE: &str = "the provided network does not match the current range";
 const ADDRESS_TAKEN: &str = "provided IP is already allocated";
 const PORT_TAKEN: &str = "provided port is already allocated";
+/// The last port of the default range and one: what a dry run counts up from.
+const DRY_RUN_PORT: u16 = 32768;
 const FULL: &str = "range is full";
 
 struct Allocator<'a> {
@@ -416,6 +423,11 @@ impl Allocator<'_> {
     }
 
     fn next_port(&mut self) -> std::result::Result<u16, String> {
+        if self.claims.dry_run() {
+            let port = self.plan.claim_ports.iter().fold(DRY_RUN_PORT, |last, port| last.max(*port)).saturating_add(1);
+            self.plan.claim_ports.push(port);
+            return Ok(port);
+        }
         let range = self.claims.node_port_range();
         let first = *range.start();
         let count = u64::from(range.end().saturating_sub(first)) + 1;

@@ -5,8 +5,10 @@ use serde_json::{Value, json};
 use super::go_shape::{self, Part, Shape};
 use super::meta;
 use super::names;
+use super::node;
 use super::persistent::{self, PERSISTENT_VOLUME_SPEC};
 use super::quantity;
+use super::volume_sources::csi_driver_name;
 use super::{Kind, Selectable, add_finalizer};
 use crate::field::{Errors, Path, Raw};
 use crate::object::Fields;
@@ -92,12 +94,28 @@ impl Kind for StorageClass {
         let field = "volumeBindingMode";
         meta::immutable(errors, &Path::new(field), object.at(&[field]), old.at(&[field]));
     }
+
+    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
+        let mut warnings = Vec::new();
+        for (i, term) in object.list_at(&["allowedTopologies"]).iter().enumerate() {
+            for (j, expression) in term.list_at(&["matchLabelExpressions"]).iter().enumerate() {
+                let path = format!("allowedTopologies[{i}].matchLabelExpressions[{j}].key");
+                warnings.extend(node::deprecated_label(&path, expression.text_at(&["key"])));
+            }
+        }
+        warnings
+    }
+
+    fn meta_looks(&self) -> meta::MetaLooks {
+        meta::MetaLooks { finalizers: true, change: true, whole: false }
+    }
 }
 
 fn check_topologies(object: &Value, errors: &mut Errors) {
     let root = Path::new("allowedTopologies");
     let mut seen: Vec<Vec<(&str, Vec<&str>)>> = Vec::new();
-    for (i, term) in object.list_at(&["allowedTopologies"]).iter().enumerate() {
+    let terms = object.list_at(&["allowedTopologies"]);
+    for (i, term) in terms.iter().enumerate() {
         let at = root.index(i);
         let list = at.child("matchLabelExpressions");
         let mut expressions: Vec<(&str, Vec<&str>)> = Vec::new();
@@ -126,7 +144,9 @@ fn check_topologies(object: &Value, errors: &mut Errors) {
             expressions.push((key, values));
         }
         expressions.sort_unstable();
-        for _ in seen.iter().filter(|other| **other == expressions) {
+        // Upstream compares with one empty term for each term there is, beside those before this one.
+        let empty = if expressions.is_empty() { terms.len() } else { 0 };
+        for _ in 0..empty + seen.iter().filter(|other| **other == expressions).count() {
             errors.duplicate(&list, "");
         }
         seen.push(expressions);
@@ -250,8 +270,9 @@ impl Kind for CsiDriver {
         }
     }
 
-    fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
-        let asks = !object.list_at(&["spec", "tokenRequests"]).is_empty();
+    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
+        let requests = object.list_at(&["spec", "tokenRequests"]);
+        let asks = !requests.is_empty() && old.is_none_or(|old| old.list_at(&["spec", "tokenRequests"]) != requests);
         if asks && object.at(&["spec", "serviceAccountTokenInSecrets"]).is_none() {
             return vec![
                 "spec.serviceAccountTokenInSecrets is unset; if supported by this CSI driver, set to true to prevent \
@@ -260,6 +281,10 @@ impl Kind for CsiDriver {
             ];
         }
         Vec::new()
+    }
+
+    fn meta_looks(&self) -> meta::MetaLooks {
+        meta::MetaLooks { finalizers: true, change: true, whole: false }
     }
 }
 
@@ -296,7 +321,7 @@ impl Kind for CsiNode {
         for (i, driver) in drivers.iter().enumerate() {
             let path = list.index(i);
             let name = driver.text_at(&["name"]);
-            persistent::csi_driver_name(name, &path.child("name"), errors);
+            csi_driver_name(name, &path.child("name"), errors);
             let id = driver.text_at(&["nodeID"]);
             if id.is_empty() {
                 errors.required(&path.child("nodeID"), "");
@@ -343,6 +368,10 @@ impl Kind for CsiNode {
             }
         }
     }
+
+    fn meta_looks(&self) -> meta::MetaLooks {
+        meta::MetaLooks { finalizers: true, change: false, whole: true }
+    }
 }
 
 pub struct CsiStorageCapacity;
@@ -384,6 +413,10 @@ impl Kind for CsiStorageCapacity {
         if object.text_at(&[field]) != old.text_at(&[field]) {
             errors.invalid(&Path::new(field), object.text_at(&[field]), meta::FIELD_IMMUTABLE);
         }
+    }
+
+    fn meta_looks(&self) -> meta::MetaLooks {
+        meta::MetaLooks { finalizers: true, change: true, whole: false }
     }
 }
 
@@ -466,7 +499,10 @@ impl Kind for VolumeAttachment {
     fn validate(&self, object: &Value, errors: &mut Errors) {
         self.check(object, errors);
         let spec = Path::new("spec");
-        persistent::csi_driver_name(object.text_at(&["spec", "attacher"]), &spec.child("attacher"), errors);
+        let attacher = object.text_at(&["spec", "attacher"]);
+        if !attacher.is_empty() {
+            csi_driver_name(attacher, &spec.child("attacher"), errors);
+        }
         if let Some(name) = object.at(&["spec", "source", "persistentVolumeName"]).and_then(Value::as_str) {
             let source = spec.child("source");
             names::invalid_each(errors, &source.child("persistentVolumeName"), name, names::dns_subdomain(name));
@@ -487,6 +523,10 @@ impl Kind for VolumeAttachment {
 
     fn selectable(&self) -> &'static [Selectable] {
         &[]
+    }
+
+    fn meta_looks(&self) -> meta::MetaLooks {
+        meta::MetaLooks { finalizers: true, change: false, whole: true }
     }
 }
 
