@@ -320,10 +320,7 @@ impl Kind for Namespace {
     }
 
     fn selectable(&self) -> &'static [Selectable] {
-        &[
-            ("status.phase", |object| object.text_at(&["status", "phase"]).to_owned()),
-            ("name", |object| object.text_at(&["metadata", "name"]).to_owned()),
-        ]
+        &[("status.phase", |object| object.text_at(&["status", "phase"]).to_owned())]
     }
 }
 

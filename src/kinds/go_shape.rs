@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use super::diff;
 use crate::field::Raw;
 
 /// The fields of a Go struct: its name in Go, its name in JSON, and what it is.
@@ -22,18 +23,37 @@ pub enum Part {
     List(Shape),
 }
 
+/// A value as Go prints it: with its fields in order.
+enum Printed {
+    Text(String),
+    Struct(Vec<(String, Printed)>),
+    List(Vec<Printed>),
+}
+
 /// The text of a whole value, `null` where it is absent.
 pub fn pointer(value: Option<&Value>, shape: Shape) -> Raw {
-    let mut out = String::new();
-    print(&mut out, value, Part::Pointer(shape));
-    Raw(escaped(out))
+    compact(value, Part::Pointer(shape))
 }
 
 /// The text of a struct that Go holds by value: zero, not `null`, where it is absent.
 pub fn by_value(value: Option<&Value>, shape: Shape) -> Raw {
+    compact(value, Part::Struct(shape))
+}
+
+fn compact(value: Option<&Value>, part: Part) -> Raw {
     let mut out = String::new();
-    print(&mut out, value, Part::Struct(shape));
+    write(&mut out, &printed(value, part), None);
     Raw(escaped(out))
+}
+
+/// The unified diff of two structs, line by line.
+pub fn diff(old: Option<&Value>, new: Option<&Value>, shape: Shape) -> String {
+    let pretty = |value| {
+        let mut out = String::new();
+        write(&mut out, &printed(value, Part::Struct(shape)), Some(0));
+        escaped(out)
+    };
+    diff::unified(&pretty(old), &pretty(new))
 }
 
 /// Go's JSON writer keeps HTML out of its strings.
@@ -44,36 +64,72 @@ fn escaped(text: String) -> String {
     text
 }
 
-fn print(out: &mut String, value: Option<&Value>, part: Part) {
+fn printed(value: Option<&Value>, part: Part) -> Printed {
     let value = value.filter(|v| !v.is_null());
+    let zero = |text: &str| Printed::Text(text.to_owned());
     match (part, value) {
-        (Part::Text, None) => out.push_str("\"\""),
-        (Part::Int, None) => out.push('0'),
-        (Part::Bool, None) => out.push_str("false"),
-        (Part::Plain | Part::Pointer(_) | Part::List(_), None) => out.push_str("null"),
-        (Part::Text | Part::Int | Part::Bool | Part::Plain, Some(value)) => out.push_str(&value.to_string()),
+        (Part::Text, None) => zero("\"\""),
+        (Part::Int, None) => zero("0"),
+        (Part::Bool, None) => zero("false"),
+        (Part::Plain | Part::Pointer(_) | Part::List(_), None) => zero("null"),
+        (Part::Text | Part::Int | Part::Bool | Part::Plain, Some(value)) => plain(value),
         (Part::Struct(shape) | Part::Pointer(shape), value) => {
-            out.push('{');
-            for (i, (go, json, part)) in shape.iter().enumerate() {
-                if i > 0 {
-                    out.push(',');
-                }
-                out.push('"');
-                out.push_str(go);
-                out.push_str("\":");
-                // An embedded struct has no name of its own: its fields stand among its owner's.
-                print(out, value.and_then(|v| if json.is_empty() { Some(v) } else { v.get(*json) }), *part);
-            }
-            out.push('}');
+            let field = |(go, json, part): &(&str, &str, Part)| {
+                ((*go).to_owned(), printed(value.and_then(|value| value.get(*json)), *part))
+            };
+            Printed::Struct(shape.iter().map(field).collect())
         }
         (Part::List(shape), Some(value)) => {
-            out.push('[');
-            for (i, item) in value.as_array().into_iter().flatten().enumerate() {
-                if i > 0 {
-                    out.push(',');
-                }
-                print(out, Some(item), Part::Struct(shape));
+            let items = value.as_array().into_iter().flatten();
+            Printed::List(items.map(|item| printed(Some(item), Part::Struct(shape))).collect())
+        }
+    }
+}
+
+fn plain(value: &Value) -> Printed {
+    match value {
+        Value::Array(items) => Printed::List(items.iter().map(plain).collect()),
+        Value::Object(map) => {
+            let mut fields: Vec<(String, Printed)> =
+                map.iter().map(|(key, value)| (key.clone(), plain(value))).collect();
+            fields.sort_by(|a, b| a.0.cmp(&b.0));
+            Printed::Struct(fields)
+        }
+        other => Printed::Text(other.to_string()),
+    }
+}
+
+/// `indent`: how deep the value stands, where it is to be spread over lines.
+fn write(out: &mut String, value: &Printed, indent: Option<usize>) {
+    let inner = indent.map(|depth| depth + 1);
+    let line = |out: &mut String, depth: Option<usize>| {
+        if let Some(depth) = depth {
+            out.push('\n');
+            out.extend(std::iter::repeat_n(' ', depth));
+        }
+    };
+    match value {
+        Printed::Text(text) => out.push_str(text),
+        Printed::Struct(fields) if fields.is_empty() => out.push_str("{}"),
+        Printed::List(items) if items.is_empty() => out.push_str("[]"),
+        Printed::Struct(fields) => {
+            for (i, (name, value)) in fields.iter().enumerate() {
+                out.push(if i == 0 { '{' } else { ',' });
+                line(out, inner);
+                out.push_str(&Value::from(name.as_str()).to_string());
+                out.push_str(if indent.is_some() { ": " } else { ":" });
+                write(out, value, inner);
             }
+            line(out, indent);
+            out.push('}');
+        }
+        Printed::List(items) => {
+            for (i, value) in items.iter().enumerate() {
+                out.push(if i == 0 { '[' } else { ',' });
+                line(out, inner);
+                write(out, value, inner);
+            }
+            line(out, indent);
             out.push(']');
         }
     }
@@ -91,5 +147,17 @@ mod tests {
             &[("Ref", "ref", Part::Pointer(INNER)), ("By", "by", Part::Struct(INNER)), ("N", "n", Part::Int)];
         assert_eq!(by_value(Some(&json!({"n": 2})), OUTER).0, r#"{"Ref":null,"By":{"Name":""},"N":2}"#);
         assert_eq!(pointer(None, OUTER).0, "null");
+    }
+
+    #[test]
+    fn differences_stand_in_their_lines() {
+        const SPEC: Shape = &[("Name", "name", Part::Text), ("Tags", "tags", Part::Plain), ("N", "n", Part::Int)];
+        let old = json!({"name": "a", "tags": {"b": "1", "a": "2"}});
+        let new = json!({"name": "a", "n": 3});
+        assert_eq!(
+            diff(Some(&old), Some(&new), SPEC),
+            "@@ -1,8 +1,5 @@\n {\n  \"Name\": \"a\",\n- \"Tags\": {\n-  \"a\": \"2\",\n-  \"b\": \"1\"\n- },\n- \"N\": 0\n\
+             + \"Tags\": null,\n+ \"N\": 3\n }\n"
+        );
     }
 }

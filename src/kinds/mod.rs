@@ -15,6 +15,7 @@ use crate::object::Fields;
 
 pub mod config;
 pub mod coordination;
+pub mod diff;
 pub mod endpoints;
 pub mod events;
 pub mod go_shape;
@@ -29,6 +30,7 @@ pub mod rbac;
 pub mod service;
 pub mod service_alloc;
 pub mod storage_kinds;
+pub mod volume_shapes;
 pub mod volume_sources;
 
 /// The form that `metadata.name` must have.

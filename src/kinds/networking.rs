@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::go_shape::{self, Part, Shape};
 use super::meta;
 use super::names;
-use super::{Kind, NameForm, Selectable};
+use super::{Kind, NameForm};
 use crate::field::{Errors, Path, Raw};
 use crate::object::Fields;
 
@@ -93,7 +93,8 @@ fn check_ingress(object: &Value, errors: &mut Errors) {
     let rules = object.list_at(&["spec", "rules"]);
     let backend = object.at(&["spec", "defaultBackend"]);
     if rules.is_empty() && backend.is_none() {
-        errors.invalid(&spec, Raw("null".to_owned()), "either `defaultBackend` or `rules` must be specified");
+        let shown = object.at(&["spec", "rules"]).map_or("null".to_owned(), Value::to_string);
+        errors.invalid(&spec, Raw(shown), "either `defaultBackend` or `rules` must be specified");
     }
     if let Some(backend) = backend {
         check_backend(backend, &spec.child("defaultBackend"), errors);
@@ -534,10 +535,6 @@ impl Kind for IpAddress {
             let shown = go_shape::pointer(object.at(&field), PARENT_REF);
             errors.invalid(&spec.child("parentRef"), shown, meta::FIELD_IMMUTABLE);
         }
-    }
-
-    fn selectable(&self) -> &'static [Selectable] {
-        &[("spec.parentRef.resource", |object| object.text_at(&["spec", "parentRef", "resource"]).to_owned())]
     }
 }
 

@@ -2,14 +2,15 @@
 
 use serde_json::{Value, json};
 
-use super::go_shape::{self, Part, Shape};
+use super::go_shape;
 use super::meta;
 use super::names;
 use super::node;
 use super::pod_parts;
 use super::quantity;
+use super::volume_shapes::{CLAIM_SPEC, NODE_AFFINITY, PERSISTENT_VOLUME_SPEC, VOLUME_SOURCES};
 use super::volume_sources::{DEPRECATED_SOURCES, SOURCES, check_sources, default_sources};
-use super::{Kind, Selectable, add_finalizer, copy_field};
+use super::{Kind, add_finalizer, copy_field};
 use crate::field::{Errors, Path, Raw};
 use crate::object::Fields;
 
@@ -18,86 +19,6 @@ pub static KINDS: &[&dyn Kind] = &[&PersistentVolume, &PersistentVolumeClaim];
 const ACCESS_MODES: &[&str] = &["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
 const VOLUME_MODES: &[&str] = &["Block", "Filesystem"];
 const RECLAIM_POLICIES: &[&str] = &["Delete", "Recycle", "Retain"];
-
-const SECRET_REF: Shape = &[("Name", "name", Part::Text), ("Namespace", "namespace", Part::Text)];
-const OBJECT_REF: Shape = &[
-    ("Kind", "kind", Part::Text),
-    ("Namespace", "namespace", Part::Text),
-    ("Name", "name", Part::Text),
-    ("UID", "uid", Part::Text),
-    ("APIVersion", "apiVersion", Part::Text),
-    ("ResourceVersion", "resourceVersion", Part::Text),
-    ("FieldPath", "fieldPath", Part::Text),
-];
-const REQUIREMENT: Shape =
-    &[("Key", "key", Part::Text), ("Operator", "operator", Part::Text), ("Values", "values", Part::Plain)];
-const NODE_AFFINITY: Shape = &[(
-    "Required",
-    "required",
-    Part::Pointer(&[(
-        "NodeSelectorTerms",
-        "nodeSelectorTerms",
-        Part::List(&[
-            ("MatchExpressions", "matchExpressions", Part::List(REQUIREMENT)),
-            ("MatchFields", "matchFields", Part::List(REQUIREMENT)),
-        ]),
-    )]),
-)];
-const CSI_SOURCE: Shape = &[
-    ("Driver", "driver", Part::Text),
-    ("VolumeHandle", "volumeHandle", Part::Text),
-    ("ReadOnly", "readOnly", Part::Bool),
-    ("FSType", "fsType", Part::Text),
-    ("VolumeAttributes", "volumeAttributes", Part::Plain),
-    ("ControllerPublishSecretRef", "controllerPublishSecretRef", Part::Pointer(SECRET_REF)),
-    ("NodeStageSecretRef", "nodeStageSecretRef", Part::Pointer(SECRET_REF)),
-    ("NodePublishSecretRef", "nodePublishSecretRef", Part::Pointer(SECRET_REF)),
-    ("ControllerExpandSecretRef", "controllerExpandSecretRef", Part::Pointer(SECRET_REF)),
-    ("NodeExpandSecretRef", "nodeExpandSecretRef", Part::Pointer(SECRET_REF)),
-];
-
-/// `PersistentVolumeSpec` as messages show it. Of the volume types, CSI is the one that is spelled out.
-pub const PERSISTENT_VOLUME_SPEC: Shape = &[
-    ("Capacity", "capacity", Part::Plain),
-    ("GCEPersistentDisk", "gcePersistentDisk", Part::Plain),
-    ("AWSElasticBlockStore", "awsElasticBlockStore", Part::Plain),
-    ("HostPath", "hostPath", Part::Pointer(&[("Path", "path", Part::Text), ("Type", "type", Part::Plain)])),
-    ("Glusterfs", "glusterfs", Part::Plain),
-    (
-        "NFS",
-        "nfs",
-        Part::Pointer(&[
-            ("Server", "server", Part::Text),
-            ("Path", "path", Part::Text),
-            ("ReadOnly", "readOnly", Part::Bool),
-        ]),
-    ),
-    ("RBD", "rbd", Part::Plain),
-    ("Quobyte", "quobyte", Part::Plain),
-    ("ISCSI", "iscsi", Part::Plain),
-    ("FlexVolume", "flexVolume", Part::Plain),
-    ("Cinder", "cinder", Part::Plain),
-    ("CephFS", "cephfs", Part::Plain),
-    ("FC", "fc", Part::Plain),
-    ("Flocker", "flocker", Part::Plain),
-    ("AzureFile", "azureFile", Part::Plain),
-    ("VsphereVolume", "vsphereVolume", Part::Plain),
-    ("AzureDisk", "azureDisk", Part::Plain),
-    ("PhotonPersistentDisk", "photonPersistentDisk", Part::Plain),
-    ("PortworxVolume", "portworxVolume", Part::Plain),
-    ("ScaleIO", "scaleIO", Part::Plain),
-    ("Local", "local", Part::Pointer(&[("Path", "path", Part::Text), ("FSType", "fsType", Part::Plain)])),
-    ("StorageOS", "storageos", Part::Plain),
-    ("CSI", "csi", Part::Pointer(CSI_SOURCE)),
-    ("AccessModes", "accessModes", Part::Plain),
-    ("ClaimRef", "claimRef", Part::Pointer(OBJECT_REF)),
-    ("PersistentVolumeReclaimPolicy", "persistentVolumeReclaimPolicy", Part::Text),
-    ("StorageClassName", "storageClassName", Part::Text),
-    ("MountOptions", "mountOptions", Part::Plain),
-    ("VolumeMode", "volumeMode", Part::Plain),
-    ("NodeAffinity", "nodeAffinity", Part::Pointer(NODE_AFFINITY)),
-    ("VolumeAttributesClassName", "volumeAttributesClassName", Part::Plain),
-];
 
 fn check_access_modes(spec: &Value, path: &Path<'_>, errors: &mut Errors) {
     let modes: Vec<&str> = spec.list_at(&["accessModes"]).iter().filter_map(Value::as_str).collect();
@@ -269,10 +190,10 @@ impl Kind for PersistentVolume {
             new.take_at(&expand);
         }
         if Self::source(&new) != Self::source(old) {
-            errors.forbidden(
-                &spec.child("persistentvolumesource"),
-                "spec.persistentvolumesource is immutable after creation",
-            );
+            let sources = &PERSISTENT_VOLUME_SPEC[VOLUME_SOURCES];
+            let diff = go_shape::diff(old.at(&["spec"]), new.at(&["spec"]), sources);
+            let detail = format!("spec.persistentvolumesource is immutable after creation\n{diff}");
+            errors.forbidden(&spec.child("persistentvolumesource"), detail);
         }
         let mode = ["spec", "volumeMode"];
         meta::immutable(errors, &Path::new("volumeMode"), object.at(&mode), old.at(&mode));
@@ -317,10 +238,6 @@ impl Kind for PersistentVolume {
             }
         }
         warnings
-    }
-
-    fn selectable(&self) -> &'static [Selectable] {
-        &[("name", |object| object.text_at(&["metadata", "name"]).to_owned())]
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
@@ -475,10 +392,14 @@ impl Kind for PersistentVolumeClaim {
         let spec = Path::new("spec");
         let bound = object.text_at(&["status", "phase"]) == "Bound";
         let beta = ["metadata", "annotations", BETA_CLASS];
+        // The claim that is compared has the fields that may change as they were.
         let (mut new, mut before) = (object.clone(), old.clone());
+        let copy = |to: &mut Value, from: &Value, path: &[&str]| match from.at(path) {
+            Some(value) => to.set(path, value.clone()),
+            None => drop(to.take_at(path)),
+        };
         if old.text_at(&["spec", "volumeName"]).is_empty() {
-            new.take_at(&["spec", "volumeName"]);
-            before.take_at(&["spec", "volumeName"]);
+            copy(&mut before, object, &["spec", "volumeName"]);
         }
         if object.text_at(&beta) != old.text_at(&beta) {
             let metadata = Path::new("metadata");
@@ -490,22 +411,22 @@ impl Kind for PersistentVolumeClaim {
             && object.at(&class).is_some()
             && (old.at(&beta).is_none() || object.text_at(&class) == old.text_at(&beta));
         if upgrade {
-            new.take_at(&class);
+            copy(&mut new, old, &class);
         }
         if bound {
             for path in [&["spec", "resources", "requests", "storage"][..], &["spec", "volumeAttributesClassName"]] {
                 if new.at(path).is_some() {
-                    new.take_at(path);
-                    before.take_at(path);
+                    copy(&mut new, old, path);
                 }
             }
         }
         if new.at(&["spec"]) != before.at(&["spec"]) {
-            errors.forbidden(
-                &spec,
+            let diff = go_shape::diff(before.at(&["spec"]), new.at(&["spec"]), CLAIM_SPEC);
+            let detail = format!(
                 "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound \
-                 claims",
+                 claims\n{diff}"
             );
+            errors.forbidden(&spec, detail);
         }
         let request = ["spec", "resources", "requests", "storage"];
         let zero = json!("0");
@@ -551,10 +472,6 @@ impl Kind for PersistentVolumeClaim {
             let capacity = status.child("capacity");
             quantity::basic(errors, &capacity.key(name), amount);
         }
-    }
-
-    fn selectable(&self) -> &'static [Selectable] {
-        &[("name", |object| object.text_at(&["metadata", "name"]).to_owned())]
     }
 }
 

@@ -1,0 +1,227 @@
+//! The Go structs of volumes and claims, for messages.
+
+use super::go_shape::{Part, Shape};
+
+const SECRET_REF: Shape = &[("Name", "name", Part::Text), ("Namespace", "namespace", Part::Text)];
+const OBJECT_REF: Shape = &[
+    ("Kind", "kind", Part::Text),
+    ("Namespace", "namespace", Part::Text),
+    ("Name", "name", Part::Text),
+    ("UID", "uid", Part::Text),
+    ("APIVersion", "apiVersion", Part::Text),
+    ("ResourceVersion", "resourceVersion", Part::Text),
+    ("FieldPath", "fieldPath", Part::Text),
+];
+const REQUIREMENT: Shape =
+    &[("Key", "key", Part::Text), ("Operator", "operator", Part::Text), ("Values", "values", Part::Plain)];
+pub const NODE_AFFINITY: Shape = &[(
+    "Required",
+    "required",
+    Part::Pointer(&[(
+        "NodeSelectorTerms",
+        "nodeSelectorTerms",
+        Part::List(&[
+            ("MatchExpressions", "matchExpressions", Part::List(REQUIREMENT)),
+            ("MatchFields", "matchFields", Part::List(REQUIREMENT)),
+        ]),
+    )]),
+)];
+const CSI_SOURCE: Shape = &[
+    ("Driver", "driver", Part::Text),
+    ("VolumeHandle", "volumeHandle", Part::Text),
+    ("ReadOnly", "readOnly", Part::Bool),
+    ("FSType", "fsType", Part::Text),
+    ("VolumeAttributes", "volumeAttributes", Part::Plain),
+    ("ControllerPublishSecretRef", "controllerPublishSecretRef", Part::Pointer(SECRET_REF)),
+    ("NodeStageSecretRef", "nodeStageSecretRef", Part::Pointer(SECRET_REF)),
+    ("NodePublishSecretRef", "nodePublishSecretRef", Part::Pointer(SECRET_REF)),
+    ("ControllerExpandSecretRef", "controllerExpandSecretRef", Part::Pointer(SECRET_REF)),
+    ("NodeExpandSecretRef", "nodeExpandSecretRef", Part::Pointer(SECRET_REF)),
+];
+
+/// `PersistentVolumeClaimSpec` as messages show it.
+pub const CLAIM_SPEC: Shape = &[
+    ("AccessModes", "accessModes", Part::Plain),
+    ("Selector", "selector", Part::Plain),
+    (
+        "Resources",
+        "resources",
+        Part::Struct(&[("Limits", "limits", Part::Plain), ("Requests", "requests", Part::Plain)]),
+    ),
+    ("VolumeName", "volumeName", Part::Text),
+    ("StorageClassName", "storageClassName", Part::Plain),
+    ("VolumeMode", "volumeMode", Part::Plain),
+    (
+        "DataSource",
+        "dataSource",
+        Part::Pointer(&[
+            ("APIGroup", "apiGroup", Part::Plain),
+            ("Kind", "kind", Part::Text),
+            ("Name", "name", Part::Text),
+        ]),
+    ),
+    (
+        "DataSourceRef",
+        "dataSourceRef",
+        Part::Pointer(&[
+            ("APIGroup", "apiGroup", Part::Plain),
+            ("Kind", "kind", Part::Text),
+            ("Name", "name", Part::Text),
+            ("Namespace", "namespace", Part::Plain),
+        ]),
+    ),
+    ("VolumeAttributesClassName", "volumeAttributesClassName", Part::Plain),
+];
+
+/// Where the volume types stand in [`PERSISTENT_VOLUME_SPEC`].
+pub const VOLUME_SOURCES: std::ops::Range<usize> = 1..23;
+
+/// `PersistentVolumeSpec` as messages show it.
+pub const PERSISTENT_VOLUME_SPEC: Shape = &[
+    ("Capacity", "capacity", Part::Plain),
+    (
+        "GCEPersistentDisk",
+        "gcePersistentDisk",
+        Part::Pointer(&[
+            ("PDName", "pdName", Part::Text),
+            ("FSType", "fsType", Part::Text),
+            ("Partition", "partition", Part::Int),
+            ("ReadOnly", "readOnly", Part::Bool),
+        ]),
+    ),
+    (
+        "AWSElasticBlockStore",
+        "awsElasticBlockStore",
+        Part::Pointer(&[
+            ("VolumeID", "volumeID", Part::Text),
+            ("FSType", "fsType", Part::Text),
+            ("Partition", "partition", Part::Int),
+            ("ReadOnly", "readOnly", Part::Bool),
+        ]),
+    ),
+    ("HostPath", "hostPath", Part::Pointer(&[("Path", "path", Part::Text), ("Type", "type", Part::Plain)])),
+    ("Glusterfs", "glusterfs", Part::Plain),
+    (
+        "NFS",
+        "nfs",
+        Part::Pointer(&[
+            ("Server", "server", Part::Text),
+            ("Path", "path", Part::Text),
+            ("ReadOnly", "readOnly", Part::Bool),
+        ]),
+    ),
+    (
+        "RBD",
+        "rbd",
+        Part::Pointer(&[
+            ("CephMonitors", "monitors", Part::Plain),
+            ("RBDImage", "image", Part::Text),
+            ("FSType", "fsType", Part::Text),
+            ("RBDPool", "pool", Part::Text),
+            ("RadosUser", "user", Part::Text),
+            ("Keyring", "keyring", Part::Text),
+            ("SecretRef", "secretRef", Part::Pointer(SECRET_REF)),
+            ("ReadOnly", "readOnly", Part::Bool),
+        ]),
+    ),
+    ("Quobyte", "quobyte", Part::Plain),
+    (
+        "ISCSI",
+        "iscsi",
+        Part::Pointer(&[
+            ("TargetPortal", "targetPortal", Part::Text),
+            ("IQN", "iqn", Part::Text),
+            ("Lun", "lun", Part::Int),
+            ("ISCSIInterface", "iscsiInterface", Part::Text),
+            ("FSType", "fsType", Part::Text),
+            ("ReadOnly", "readOnly", Part::Bool),
+            ("Portals", "portals", Part::Plain),
+            ("DiscoveryCHAPAuth", "chapAuthDiscovery", Part::Bool),
+            ("SessionCHAPAuth", "chapAuthSession", Part::Bool),
+            ("SecretRef", "secretRef", Part::Pointer(SECRET_REF)),
+            ("InitiatorName", "initiatorName", Part::Plain),
+        ]),
+    ),
+    (
+        "FlexVolume",
+        "flexVolume",
+        Part::Pointer(&[
+            ("Driver", "driver", Part::Text),
+            ("FSType", "fsType", Part::Text),
+            ("SecretRef", "secretRef", Part::Pointer(SECRET_REF)),
+            ("ReadOnly", "readOnly", Part::Bool),
+            ("Options", "options", Part::Plain),
+        ]),
+    ),
+    (
+        "Cinder",
+        "cinder",
+        Part::Pointer(&[
+            ("VolumeID", "volumeID", Part::Text),
+            ("FSType", "fsType", Part::Text),
+            ("ReadOnly", "readOnly", Part::Bool),
+            ("SecretRef", "secretRef", Part::Pointer(SECRET_REF)),
+        ]),
+    ),
+    (
+        "CephFS",
+        "cephfs",
+        Part::Pointer(&[
+            ("Monitors", "monitors", Part::Plain),
+            ("Path", "path", Part::Text),
+            ("User", "user", Part::Text),
+            ("SecretFile", "secretFile", Part::Text),
+            ("SecretRef", "secretRef", Part::Pointer(SECRET_REF)),
+            ("ReadOnly", "readOnly", Part::Bool),
+        ]),
+    ),
+    (
+        "FC",
+        "fc",
+        Part::Pointer(&[
+            ("TargetWWNs", "targetWWNs", Part::Plain),
+            ("Lun", "lun", Part::Plain),
+            ("FSType", "fsType", Part::Text),
+            ("ReadOnly", "readOnly", Part::Bool),
+            ("WWIDs", "wwids", Part::Plain),
+        ]),
+    ),
+    ("Flocker", "flocker", Part::Plain),
+    (
+        "AzureFile",
+        "azureFile",
+        Part::Pointer(&[
+            ("SecretName", "secretName", Part::Text),
+            ("ShareName", "shareName", Part::Text),
+            ("ReadOnly", "readOnly", Part::Bool),
+            ("SecretNamespace", "secretNamespace", Part::Plain),
+        ]),
+    ),
+    ("VsphereVolume", "vsphereVolume", Part::Plain),
+    (
+        "AzureDisk",
+        "azureDisk",
+        Part::Pointer(&[
+            ("DiskName", "diskName", Part::Text),
+            ("DataDiskURI", "diskURI", Part::Text),
+            ("CachingMode", "cachingMode", Part::Plain),
+            ("FSType", "fsType", Part::Plain),
+            ("ReadOnly", "readOnly", Part::Plain),
+            ("Kind", "kind", Part::Plain),
+        ]),
+    ),
+    ("PhotonPersistentDisk", "photonPersistentDisk", Part::Plain),
+    ("PortworxVolume", "portworxVolume", Part::Plain),
+    ("ScaleIO", "scaleIO", Part::Plain),
+    ("Local", "local", Part::Pointer(&[("Path", "path", Part::Text), ("FSType", "fsType", Part::Plain)])),
+    ("StorageOS", "storageos", Part::Plain),
+    ("CSI", "csi", Part::Pointer(CSI_SOURCE)),
+    ("AccessModes", "accessModes", Part::Plain),
+    ("ClaimRef", "claimRef", Part::Pointer(OBJECT_REF)),
+    ("PersistentVolumeReclaimPolicy", "persistentVolumeReclaimPolicy", Part::Text),
+    ("StorageClassName", "storageClassName", Part::Text),
+    ("MountOptions", "mountOptions", Part::Plain),
+    ("VolumeMode", "volumeMode", Part::Plain),
+    ("NodeAffinity", "nodeAffinity", Part::Pointer(NODE_AFFINITY)),
+    ("VolumeAttributesClassName", "volumeAttributesClassName", Part::Plain),
+];
