@@ -1,1 +1,26 @@
+//! The replicated state machine: tables of records at one rising revision, applied from a log, held in memory as
+//! immutable views, kept in RocksDB for restarts. It knows neither Raft nor HTTP nor Kubernetes.
 #![forbid(unsafe_code)]
+
+pub mod codec;
+mod command;
+mod dedup;
+mod disk;
+mod event;
+mod key;
+mod record;
+mod state;
+mod store;
+mod stored;
+mod view;
+
+pub use command::{Command, Condition, LogPosition, Outcome, Proposal, Transaction, Write};
+pub use event::{Compacted, Cursor, Event};
+pub use key::Key;
+pub use record::Record;
+pub use state::HistoryBound;
+pub use store::{Fatal, OpenError, Options, Stats, Store, TableStats};
+pub use view::View;
+
+/// Counts successful transactions; 0 is the empty store.
+pub type Revision = u64;

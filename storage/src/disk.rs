@@ -1,0 +1,432 @@
+//! The state in RocksDB: for restarts, not for reads. Every apply is one atomic batch that carries its log position, and
+//! there is no write-ahead log: what a crash takes away, the Raft log replays. All column families are flushed together,
+//! so what is found after a crash is the state exactly as it was at some earlier position.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use rocksdb::{
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, FlushOptions, IteratorMode,
+    LogLevel, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::codec::{self, CodecError};
+use crate::dedup::{Client, ClientHead};
+use crate::event::Event;
+use crate::state::{Changes, State};
+use crate::stored::{StoredEvent, StoredRecord, store_event};
+use crate::{Fatal, Key, LogPosition, OpenError, Options, Outcome, Record, Revision};
+
+const OBJECTS: &str = "objects";
+const HISTORY: &str = "history";
+const DEDUP: &str = "dedup";
+const META: &str = "meta";
+const FAMILIES: [&str; 4] = [OBJECTS, HISTORY, DEDUP, META];
+
+const APPLIED: &[u8] = b"applied";
+const MEMBERSHIP: &[u8] = b"membership";
+/// Names the directory that holds the current state.
+const GENERATION: &str = "generation";
+
+#[derive(Debug, Serialize, Deserialize)]
+struct Applied {
+    position: LogPosition,
+    revision: Revision,
+    compacted: Revision,
+    hash: u64,
+    tick: u64,
+    evictions: u64,
+}
+
+pub(crate) struct Disk {
+    root: PathBuf,
+    generation: u64,
+    db: DB,
+    resources: Resources,
+}
+
+/// What the databases of all generations share.
+#[derive(Clone)]
+struct Resources {
+    budget: usize,
+    cache: Cache,
+    buffers: WriteBufferManager,
+}
+
+impl Disk {
+    pub(crate) fn open(root: &Path, options: &Options) -> Result<(Disk, State), OpenError> {
+        let cannot = |source| OpenError::Io { path: root.to_owned(), source };
+        fs::create_dir_all(root).map_err(cannot)?;
+        let generation = read_generation(root)?;
+        remove_others(root, generation).map_err(cannot)?;
+        let cache = Cache::new_lru_cache(options.memory_budget);
+        let buffers =
+            WriteBufferManager::new_write_buffer_manager_with_cache(options.memory_budget / 2, false, cache.clone());
+        let resources = Resources { budget: options.memory_budget, cache, buffers };
+        let db = open_db(&path_of(root, generation), &resources)?;
+        let disk = Disk { root: root.to_owned(), generation, db, resources };
+        let state = disk.load()?;
+        Ok((disk, state))
+    }
+
+    /// Writes what an apply changed. When this fails nothing was written.
+    pub(crate) fn write(&self, state: &State, changes: &Changes) -> Result<(), Fatal> {
+        let mut batch = WriteBatch::default();
+        for (ordinal, event) in changes.events.iter().enumerate() {
+            self.put_event(&mut batch, ordinal as u32, event)?;
+            // A key written again by the same batch is left to its last event.
+            match (&event.record, state.get(event.key.as_str())) {
+                (Some(record), Some(current)) if Arc::ptr_eq(record, current) => {
+                    self.put_record(&mut batch, record)?;
+                }
+                (None, None) => batch.delete_cf(self.family(OBJECTS), event.key.as_str()),
+                _ => {}
+            }
+        }
+        if changes.trimmed.is_some() {
+            let end = (state.compacted + 1).to_be_bytes();
+            batch.delete_range_cf(self.family(HISTORY), &[0; 8][..], &end[..]);
+        }
+        self.put_dedup(&mut batch, state, changes)?;
+        if changes.membership {
+            self.put_membership(&mut batch, state)?;
+        }
+        self.put_applied(&mut batch, state)?;
+        self.commit(batch)
+    }
+
+    /// Makes all that was written durable.
+    pub(crate) fn flush(&self) -> Result<(), Fatal> {
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        let families: Vec<_> = FAMILIES.iter().map(|name| self.family(name)).collect();
+        Ok(self.db.flush_cfs_opt(&families, &options)?)
+    }
+
+    pub(crate) fn size(&self) -> u64 {
+        FAMILIES.iter().map(|name| self.number(Some(name), "rocksdb.total-sst-files-size")).sum()
+    }
+
+    /// A RocksDB property, of one family or summed over them; 0 where there is none.
+    pub(crate) fn number(&self, family: Option<&str>, property: &str) -> u64 {
+        let value = match family {
+            Some(family) => self.db.property_int_value_cf(self.family(family), property),
+            None => self.db.property_int_value(property),
+        };
+        value.ok().flatten().unwrap_or(0)
+    }
+
+    pub(crate) fn memtable_bytes(&self) -> u64 {
+        FAMILIES.iter().map(|name| self.number(Some(name), "rocksdb.cur-size-all-mem-tables")).sum()
+    }
+
+    /// An empty database for a state that is to replace this one. Nothing refers to it until [`Disk::switch`].
+    pub(crate) fn stage(&self) -> Result<Disk, OpenError> {
+        let generation = self.generation + 1;
+        let path = path_of(&self.root, generation);
+        let cannot = |source| OpenError::Io { path: path.clone(), source };
+        if path.exists() {
+            fs::remove_dir_all(&path).map_err(cannot)?;
+        }
+        let db = open_db(&path, &self.resources)?;
+        Ok(Disk { root: self.root.clone(), generation, db, resources: self.resources.clone() })
+    }
+
+    /// Makes a staged database the current one, durably, and removes the one before it.
+    pub(crate) fn switch(&mut self, staged: Disk) -> Result<(), Fatal> {
+        staged.flush()?;
+        write_generation(&self.root, staged.generation)?;
+        let old = std::mem::replace(self, staged);
+        let path = path_of(&old.root, old.generation);
+        drop(old);
+        if let Err(error) = fs::remove_dir_all(&path) {
+            tracing::warn!(path = %path.display(), %error, "a superseded state is left behind until the next start");
+        }
+        Ok(())
+    }
+
+    /// Removes a staged database that won't be used.
+    pub(crate) fn discard(self) {
+        let path = path_of(&self.root, self.generation);
+        drop(self);
+        if let Err(error) = fs::remove_dir_all(&path) {
+            tracing::warn!(path = %path.display(), %error, "an unused state is left behind until the next start");
+        }
+    }
+
+    pub(crate) fn put_record(&self, batch: &mut WriteBatch, record: &Record) -> Result<(), Fatal> {
+        let key = record.key.as_str().as_bytes();
+        batch.put_cf(self.family(OBJECTS), key, codec::seal(key, &StoredRecord::of(record))?);
+        Ok(())
+    }
+
+    /// `ordinal` orders the events of one revision.
+    pub(crate) fn put_event(&self, batch: &mut WriteBatch, ordinal: u32, event: &Event) -> Result<(), Fatal> {
+        let mut key = [0; 12];
+        key[..8].copy_from_slice(&event.revision.to_be_bytes());
+        key[8..].copy_from_slice(&ordinal.to_be_bytes());
+        batch.put_cf(self.family(HISTORY), key, store_event(event, |stored| codec::seal(&key, stored))?);
+        Ok(())
+    }
+
+    fn put_dedup(&self, batch: &mut WriteBatch, state: &State, changes: &Changes) -> Result<(), Fatal> {
+        let family = self.family(DEDUP);
+        for client in &changes.dedup.evicted {
+            batch.delete_range_cf(family, &dedup_row(*client, 0)[..], &dedup_row(client.saturating_add(1), 0)[..]);
+        }
+        for (client, from, to) in &changes.dedup.swept {
+            batch.delete_range_cf(family, &dedup_row(*client, from + 1)[..], &dedup_row(*client, *to)[..]);
+        }
+        for (client, sequence, outcome) in &changes.dedup.outcomes {
+            self.put_outcome(batch, *client, *sequence, *outcome)?;
+        }
+        for id in &changes.dedup.touched {
+            if let Some(client) = state.dedup.clients.get(id) {
+                self.put_client(batch, *id, &client.head)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Row 0 of a client is its head; sequences count from 1.
+    pub(crate) fn put_client(&self, batch: &mut WriteBatch, client: u64, head: &ClientHead) -> Result<(), Fatal> {
+        let key = dedup_row(client, 0);
+        batch.put_cf(self.family(DEDUP), key, codec::seal(&key, head)?);
+        Ok(())
+    }
+
+    pub(crate) fn put_outcome(
+        &self,
+        batch: &mut WriteBatch,
+        client: u64,
+        sequence: u64,
+        outcome: Outcome,
+    ) -> Result<(), Fatal> {
+        let key = dedup_row(client, sequence.max(1));
+        batch.put_cf(self.family(DEDUP), key, codec::seal(&key, &outcome)?);
+        Ok(())
+    }
+
+    pub(crate) fn put_membership(&self, batch: &mut WriteBatch, state: &State) -> Result<(), Fatal> {
+        batch.put_cf(self.family(META), MEMBERSHIP, codec::seal(MEMBERSHIP, &state.membership)?);
+        Ok(())
+    }
+
+    pub(crate) fn put_applied(&self, batch: &mut WriteBatch, state: &State) -> Result<(), Fatal> {
+        let applied = Applied {
+            position: state.position.unwrap_or_default(),
+            revision: state.revision,
+            compacted: state.compacted,
+            hash: state.hash,
+            tick: state.dedup.tick,
+            evictions: state.dedup.evictions,
+        };
+        batch.put_cf(self.family(META), APPLIED, codec::seal(APPLIED, &applied)?);
+        Ok(())
+    }
+
+    pub(crate) fn commit(&self, batch: WriteBatch) -> Result<(), Fatal> {
+        let mut options = WriteOptions::default();
+        options.disable_wal(true);
+        Ok(self.db.write_opt(batch, &options)?)
+    }
+
+    fn family(&self, name: &str) -> &ColumnFamily {
+        match self.db.cf_handle(name) {
+            Some(family) => family,
+            None => unreachable!("all families were opened"),
+        }
+    }
+
+    fn load(&self) -> Result<State, OpenError> {
+        let mut state = State::default();
+        self.each(OBJECTS, IteratorMode::Start, |key, row| {
+            let stored: StoredRecord = codec::unseal(key, row)?;
+            let key = Key::from(std::str::from_utf8(key).map_err(|_| "its key is not text")?);
+            let record = stored.restore(key.clone())?;
+            state.place(key, Some(Arc::new(record)));
+            Ok(())
+        })?;
+        let hash = state.hash;
+        self.each(META, IteratorMode::Start, |key, row| {
+            match key {
+                APPLIED => {
+                    let applied: Applied = codec::unseal(key, row)?;
+                    state.position = Some(applied.position);
+                    state.revision = applied.revision;
+                    state.compacted = applied.compacted;
+                    state.hash = applied.hash;
+                    state.dedup.tick = applied.tick;
+                    state.dedup.evictions = applied.evictions;
+                }
+                MEMBERSHIP => state.membership = codec::unseal::<Bytes>(key, row)?,
+                _ => return Err("this build knows of no such row".into()),
+            }
+            Ok(())
+        })?;
+        if hash != state.hash {
+            let detail = "the records are not those that were last applied: some are missing or old".into();
+            return Err(OpenError::Corrupt { path: self.path(), what: "the table of objects".into(), detail });
+        }
+        self.load_history(&mut state)?;
+        self.load_dedup(&mut state)?;
+        Ok(state)
+    }
+
+    fn load_history(&self, state: &mut State) -> Result<(), OpenError> {
+        let mut events = Vec::new();
+        // What each key held before the events read so far, from the newest backwards.
+        let mut held: HashMap<Key, Option<Arc<Record>>> = HashMap::new();
+        self.each(HISTORY, IteratorMode::End, |key, row| {
+            let (revision, _) = key.split_first_chunk::<8>().ok_or("its key is cut short")?;
+            let stored: StoredEvent = codec::unseal(key, row)?;
+            let record = match held.get(stored.key) {
+                Some(record) => record.clone(),
+                None => state.get(stored.key).cloned(),
+            };
+            let event = stored.restore(u64::from_be_bytes(*revision), record)?;
+            held.insert(event.key.clone(), event.previous.clone());
+            events.push(Arc::new(event));
+            Ok(())
+        })?;
+        events.into_iter().rev().for_each(|event| state.follow(event));
+        Ok(())
+    }
+
+    fn load_dedup(&self, state: &mut State) -> Result<(), OpenError> {
+        self.each(DEDUP, IteratorMode::Start, |key, row| {
+            let (client, rest) = key.split_first_chunk::<8>().ok_or("its key is cut short")?;
+            let sequence = rest.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes)).ok_or("its key is short")?;
+            let client = u64::from_be_bytes(*client);
+            if sequence == 0 {
+                let head = codec::unseal(key, row)?;
+                state.dedup.clients.insert(client, Client { head, ..Client::default() });
+                return Ok(());
+            }
+            let outcome = codec::unseal(key, row)?;
+            let client = state.dedup.clients.get_mut(&client).ok_or("its client is missing")?;
+            if sequence >= client.head.floor {
+                client.outcomes.insert(sequence, outcome);
+            }
+            Ok(())
+        })
+    }
+
+    fn each(
+        &self,
+        family: &str,
+        mode: IteratorMode,
+        mut row: impl FnMut(&[u8], &[u8]) -> Result<(), Defect>,
+    ) -> Result<(), OpenError> {
+        let mut options = ReadOptions::default();
+        options.fill_cache(false);
+        options.set_readahead_size(1 << 20);
+        let corrupt = |what: String, detail: String| OpenError::Corrupt { path: self.path(), what, detail };
+        for entry in self.db.iterator_cf_opt(self.family(family), options, mode) {
+            let (key, value) = entry.map_err(|error| corrupt(format!("the table of {family}"), error.to_string()))?;
+            row(&key, &value)
+                .map_err(|Defect(detail)| corrupt(format!("the row {} in {family}", key.escape_ascii()), detail))?;
+        }
+        Ok(())
+    }
+
+    fn path(&self) -> PathBuf {
+        path_of(&self.root, self.generation)
+    }
+}
+
+/// What is wrong with a row.
+struct Defect(String);
+
+impl From<&str> for Defect {
+    fn from(detail: &str) -> Defect {
+        Defect(detail.to_owned())
+    }
+}
+
+impl From<CodecError> for Defect {
+    fn from(error: CodecError) -> Defect {
+        Defect(error.to_string())
+    }
+}
+
+fn dedup_row(client: u64, sequence: u64) -> [u8; 16] {
+    let mut row = [0; 16];
+    row[..8].copy_from_slice(&client.to_be_bytes());
+    row[8..].copy_from_slice(&sequence.to_be_bytes());
+    row
+}
+
+fn path_of(root: &Path, generation: u64) -> PathBuf {
+    root.join(format!("state-{generation}"))
+}
+
+fn read_generation(root: &Path) -> Result<u64, OpenError> {
+    let path = root.join(GENERATION);
+    match fs::read(&path) {
+        Ok(bytes) => codec::unseal(GENERATION.as_bytes(), &bytes).map_err(|error| OpenError::Corrupt {
+            path,
+            what: "the file that names the current state".into(),
+            detail: error.to_string(),
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(1),
+        Err(source) => Err(OpenError::Io { path, source }),
+    }
+}
+
+fn write_generation(root: &Path, generation: u64) -> Result<(), Fatal> {
+    let bytes = codec::seal(GENERATION.as_bytes(), &generation)?;
+    let fresh = root.join("generation.new");
+    let mut file = fs::File::create(&fresh)?;
+    file.write_all(&bytes)?;
+    file.sync_all()?;
+    fs::rename(&fresh, root.join(GENERATION))?;
+    Ok(fs::File::open(root)?.sync_all()?)
+}
+
+/// Clears away what an install that a crash cut short, or one that was just finished, has left.
+fn remove_others(root: &Path, generation: u64) -> std::io::Result<()> {
+    let current = path_of(root, generation);
+    for entry in fs::read_dir(root)? {
+        let path = entry?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if name.strip_prefix("state-").is_some_and(|n| n.parse::<u64>().is_ok()) && path != current {
+            fs::remove_dir_all(&path)?;
+        }
+    }
+    Ok(())
+}
+
+fn open_db(path: &Path, resources: &Resources) -> Result<DB, OpenError> {
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    options.create_missing_column_families(true);
+    options.set_atomic_flush(true);
+    options.set_write_buffer_manager(&resources.buffers);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(256);
+    options.set_bytes_per_sync(1 << 20);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(1 << 20);
+    options.set_log_level(LogLevel::Warn);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    let families = FAMILIES.iter().map(|name| {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(&resources.cache);
+        table.set_block_size(16 << 10);
+        table.set_format_version(5);
+        let mut options = rocksdb::Options::default();
+        options.set_block_based_table_factory(&table);
+        options.set_compression_type(DBCompressionType::Lz4);
+        options.set_write_buffer_size(resources.budget / 2);
+        ColumnFamilyDescriptor::new(*name, options)
+    });
+    DB::open_cf_descriptors(&options, path, families)
+        .map_err(|error| OpenError::Database { path: path.to_owned(), detail: error.to_string() })
+}
