@@ -1,8 +1,11 @@
 //! Kontiki: a Kubernetes API server whose replicas are their own consensus store.
 #![forbid(unsafe_code)]
 
+pub mod codec;
 pub mod field;
 pub mod kinds;
 pub mod object;
+pub mod quantity;
 pub mod schema;
 pub mod status;
+pub mod time;

@@ -191,7 +191,7 @@ class Table:
         package, name = struct.rsplit(".", 1)
         return self.openapi.get(f"{package.replace('/', '.')}.{name}", {})
 
-    def fields(self, struct, outer="", definition=None):
+    def fields(self, struct, outer="", definition=None, within=()):
         """The fields as JSON has them; embedded structs are laid out flat, as `outer.number` for protobuf."""
         definition = definition or self.definition(struct)
         for name, kind, tags in self.go.structs[struct]:
@@ -203,12 +203,13 @@ class Table:
             if "inline" in parts or (not parts[0] and name is None):
                 inner = kind.lstrip("*")
                 # Without a number of its own, as TypeMeta, it isn't part of the message.
-                yield from self.fields(inner, outer + number + "." if number and outer is not None else None, definition)
+                yield from self.fields(inner, outer + number + "." if number and outer is not None else None, definition,
+                                       (*within, inner.rsplit(".", 1)[-1]))
                 continue
             yield self.line(name or kind.rsplit(".", 1)[-1], parts[0] or name, kind, parts[1:], tags,
-                            outer + number if number and outer is not None else "", definition)
+                            outer + number if number and outer is not None else "", definition, within)
 
-    def line(self, go_name, name, kind, options, tags, number, definition):
+    def line(self, go_name, name, kind, options, tags, number, definition, within):
         said = dict(definition.get("properties", {}).get(name, {}))
         pointer = kind.startswith("*")
         words = [name, self.expression(kind[1:] if pointer else kind)]
@@ -224,6 +225,8 @@ class Table:
             words.append("#" + number)
         if go_name != name[:1].upper() + name[1:]:
             words.append("g=" + go_name)
+        if within:
+            words.append("w=" + ".".join(within))
         if "x-kubernetes-list-type" in said:
             words.append("L=" + said["x-kubernetes-list-type"])
         if "x-kubernetes-list-map-keys" in said:

@@ -48,6 +48,22 @@ pub enum Type {
     SchemaOrStrings(StructId),
 }
 
+impl Type {
+    fn is_go_struct(self) -> bool {
+        !matches!(
+            self,
+            Type::List(_)
+                | Type::Map(_)
+                | Type::String
+                | Type::Int32
+                | Type::Int64
+                | Type::Bool
+                | Type::Float
+                | Type::Bytes
+        )
+    }
+}
+
 /// How the elements of a list are told apart when it is merged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum ListType {
@@ -100,6 +116,8 @@ pub struct Field {
     pub embedded: u32,
     /// The Go name where it isn't the JSON name with a capital letter, else empty: see [`Field::go_name`].
     pub go: Name,
+    /// Go's names of the embedded structs that the field is in, joined by dots: Go tells them in errors.
+    pub within: Name,
     pub patch: PatchStrategy,
     pub merge_key: Option<Name>,
     /// The enum's values (of the elements where the field is a list).
@@ -131,6 +149,8 @@ pub struct Struct {
     fields: Vec<Field>,
     /// Open addressing from a cheap hash of the name to its place in `fields`, plus one.
     slots: Box<[u16]>,
+    /// The fields that are printed even where they are zero.
+    printed: Box<[u16]>,
 }
 
 #[derive(Debug, Default, Clone)]
@@ -181,6 +201,7 @@ impl Field {
             number: 0,
             embedded: 0,
             go: Name::Borrowed(""),
+            within: Name::Borrowed(""),
             patch: PatchStrategy::default(),
             merge_key: None,
             values: Box::default(),
@@ -214,7 +235,13 @@ impl Struct {
             embeds: Vec::new(),
             fields: Vec::new(),
             slots: Box::default(),
+            printed: Box::default(),
         }
+    }
+
+    /// The fields that are printed even where nobody set them.
+    pub fn printed(&self) -> impl Iterator<Item = &Field> {
+        self.printed.iter().map(|index| &self.fields[usize::from(*index)])
     }
 
     /// In Go's order.
@@ -284,10 +311,19 @@ impl Schema {
     /// Makes the indexes, after the last addition.
     pub fn finish(&mut self) {
         self.kinds.sort_by(|a, b| a.0.cmp(&b.0));
-        self.structs.iter_mut().for_each(Struct::index);
+        for entry in &mut self.structs {
+            entry.index();
+            let shown = |field: &Field| {
+                // Go's omitempty leaves out no structs, and many a simple type is a struct there.
+                let kept = !field.omit_empty || (!field.pointer && self.types[field.ty.0 as usize].of.is_go_struct());
+                kept && !field.omit_zero
+            };
+            entry.printed = (0u16..).zip(&entry.fields).filter(|(_, f)| shown(f)).map(|(index, _)| index).collect();
+        }
     }
 
-    /// Copies a struct of another schema, with all that it refers to: `ObjectMeta` into a custom resource's.
+    /// Copies a struct of another schema, with all that it refers to: `ObjectMeta` into a custom resource's. To be
+    /// followed by [`Schema::finish`].
     pub fn import(&mut self, from: &Schema, id: StructId) -> StructId {
         self.import_struct(from, id, &mut Vec::new())
     }
@@ -303,7 +339,6 @@ impl Schema {
             let ty = self.import_type(from, field.ty, done);
             self.add_field(copy, Field { ty, ..field.clone() });
         }
-        self.structs[copy.0 as usize].index();
         copy
     }
 

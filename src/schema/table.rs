@@ -8,7 +8,7 @@
 //!   bool/schemas/strings, `@STRUCT`, `[]TYPE`, `map[GO-KEY]TYPE`; `*` before an element is a Go pointer, `{NAME}` gives
 //!   Go's name, `!` makes a list a message of its own in protobuf;
 //! - words: `*` pointer, `o` omitempty, `z` omitzero, `r` required, `#N` protobuf number (`#N.M`: in the embedded message
-//!   N), `g=` Go name, `L=` list type, `K=` map keys, `M=` map type, `P=` patch strategy, `k=` merge key, `E=` enum,
+//!   N), `g=` Go name, `w=` Go names of the structs that it is embedded in, `L=` list type, `K=` map keys, `M=` map type, `P=` patch strategy, `k=` merge key, `E=` enum,
 //!   `D=` default (the rest of the line).
 
 use std::collections::HashMap;
@@ -101,6 +101,7 @@ impl Reader {
                 "r" => field.required = true,
                 _ => match word.split_at_checked(2) {
                     Some(("g=", go)) => field.go = Name::Borrowed(go),
+                    Some(("w=", names)) => field.within = Name::Borrowed(names),
                     Some(("L=", kind)) => topology.list = kind,
                     Some(("K=", keys)) => topology.keys = keys,
                     Some(("M=", kind)) => topology.map = kind,

@@ -1,0 +1,14 @@
+//! Between bytes and objects: JSON, YAML and protobuf, read and written by the schema table.
+
+pub mod canonical;
+pub mod decode;
+pub mod json;
+pub mod write;
+
+#[cfg(test)]
+mod tests;
+
+pub use canonical::canonicalize;
+pub use decode::{Decoded, decode};
+pub use json::decode_untyped;
+pub use write::{encode_for_store, to_pretty};
