@@ -3,7 +3,10 @@
 pub mod canonical;
 pub mod decode;
 pub mod json;
+pub mod protobuf;
+pub mod request;
 pub mod write;
+pub mod yaml;
 
 #[cfg(test)]
 mod tests;
@@ -11,4 +14,6 @@ mod tests;
 pub use canonical::canonicalize;
 pub use decode::{Decoded, decode};
 pub use json::decode_untyped;
+pub use request::{Media, Target, Validation, decode_body};
 pub use write::{encode_for_store, to_pretty};
+pub use yaml::{from_yaml, to_yaml};

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::decode::{Error, decode};
-use super::{canonicalize, decode_untyped};
+use super::{canonicalize, decode_untyped, protobuf};
 use crate::schema::{Node, builtin};
 
 /// A directory of the reference data that stands beside the repository.
@@ -65,6 +65,41 @@ fn reference_objects_are_read_whole_and_stay_as_they_are() {
                 }
             }
             Err(error) => wrong.push(format!("{}: {error}", file.display())),
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn reference_messages_are_the_reference_objects() {
+    let Some(dir) = shared("kubernetes-1.36/roundtrip") else { return };
+    let mut wrong = Vec::new();
+    for file in files(&dir, "json") {
+        let bytes = std::fs::read(file.with_extension("pb")).expect("a message for each object");
+        let original: Value = serde_json::from_slice(&std::fs::read(&file).expect("readable")).expect("JSON");
+        let Some(node) = node_of(&original) else { continue };
+        let read = protobuf::unwrap(&bytes).and_then(|envelope| {
+            let mut object = protobuf::decode(node, &envelope.raw)?;
+            object["apiVersion"] = envelope.api_version.into();
+            object["kind"] = envelope.kind.into();
+            Ok(object)
+        });
+        match read {
+            Ok(object) if object == original => {}
+            Ok(object) => {
+                wrong.push(format!("{}: {:?}", file.display(), differences("", &original, &object)));
+            }
+            Err(error) => wrong.push(format!("{}: {error}", file.display())),
+        }
+        let ours = protobuf::to_body(node, &original);
+        if ours != bytes {
+            let at = ours.iter().zip(&bytes).take_while(|(a, b)| a == b).count();
+            wrong.push(format!(
+                "{}: written otherwise from byte {at} of {}, {}",
+                file.display(),
+                bytes.len(),
+                ours.len()
+            ));
         }
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
@@ -256,6 +291,7 @@ proptest! {
     #[test]
     fn any_bytes_are_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..64)) {
         let pod = builtin().kind("", "v1", "Pod").expect("Pod");
+        let _ = protobuf::decode(pod, &bytes);
         prop_assert_eq!(decode_untyped(&bytes).is_err(), matches!(decode(pod, &bytes), Err(Error::Syntax(_))));
     }
 }

@@ -209,6 +209,14 @@ class Table:
             yield self.line(name or kind.rsplit(".", 1)[-1], parts[0] or name, kind, parts[1:], tags,
                             outer + number if number and outer is not None else "", definition, within)
 
+    def embedded(self, struct, outer=""):
+        """The numbers of embedded messages, which are on the wire even when they are empty."""
+        for _, kind, tags in self.go.structs[struct]:
+            if "inline" in tags.get("json", "").split(",") and "protobuf" in tags:
+                number = outer + tags["protobuf"].split(",")[1]
+                yield number
+                yield from self.embedded(kind.lstrip("*"), number + ".")
+
     def line(self, go_name, name, kind, options, tags, number, definition, within):
         said = dict(definition.get("properties", {}).get(name, {}))
         pointer = kind.startswith("*")
@@ -241,7 +249,7 @@ class Table:
             words.append("k=" + key)
         enum = said.get("enum") or said.get("items", {}).get("enum")
         if enum:
-            words.append("E=" + ",".join(enum))
+            words.append("E=" + ",".join(enum).replace(" ", "~"))
         if said.get("default") not in (None, {}, "", 0, False):
             words.append("D=" + json.dumps(said["default"], separators=(",", ":")))
         return " ".join(words)
@@ -273,9 +281,7 @@ class Table:
             head = "struct " + struct
             if definition.get("x-kubernetes-map-type") == "atomic":
                 head += " atomic"
-            # Embedded messages are on the wire even when they are empty.
-            embedded = [tags["protobuf"].split(",")[1] for _, _, tags in self.go.structs[struct]
-                        if "inline" in tags.get("json", "").split(",") and "protobuf" in tags]
+            embedded = list(self.embedded(struct))
             if embedded:
                 head += " embeds=" + ",".join(embedded)
             blocks[struct] = [head] + [" " + line for line in self.fields(struct)]

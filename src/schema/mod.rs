@@ -112,7 +112,7 @@ pub struct Field {
     pub required: bool,
     /// The protobuf number; 0 where the field isn't on the wire.
     pub number: u32,
-    /// The number of the embedded message that the field is in on the wire; 0: directly in its struct's.
+    /// The embedded message that the field is in on the wire ([`Field::nested`]); 0: directly in its struct's.
     pub embedded: u32,
     /// The Go name where it isn't the JSON name with a capital letter, else empty: see [`Field::go_name`].
     pub go: Name,
@@ -144,7 +144,7 @@ pub struct Struct {
     pub package: Name,
     pub atomic: bool,
     pub unknown: Unknown,
-    /// Numbers of embedded messages: on the wire even where they are empty.
+    /// Embedded messages ([`Field::nested`]): on the wire even where they are empty.
     pub embeds: Vec<u32>,
     fields: Vec<Field>,
     /// Open addressing from a cheap hash of the name to its place in `fields`, plus one.
@@ -207,6 +207,11 @@ impl Field {
             values: Box::default(),
             default: None,
         }
+    }
+
+    /// The embedded message with this number in another: its numbers from the outside in, a byte each.
+    pub fn nested(outer: u32, number: u32) -> u32 {
+        outer << 8 | number
     }
 
     /// The field's name in its Go struct.

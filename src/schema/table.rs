@@ -9,7 +9,7 @@
 //!   Go's name, `!` makes a list a message of its own in protobuf;
 //! - words: `*` pointer, `o` omitempty, `z` omitzero, `r` required, `#N` protobuf number (`#N.M`: in the embedded message
 //!   N), `g=` Go name, `w=` Go names of the structs that it is embedded in, `L=` list type, `K=` map keys, `M=` map type, `P=` patch strategy, `k=` merge key, `E=` enum,
-//!   `D=` default (the rest of the line).
+//!   (`~` for a blank), `D=` default (the rest of the line).
 
 use std::collections::HashMap;
 
@@ -34,7 +34,7 @@ pub(super) fn read(text: &'static str) -> Schema {
         entry.package = Name::Borrowed(package);
         for word in words {
             match word.strip_prefix("embeds=") {
-                Some(numbers) => entry.embeds = numbers.split(',').filter_map(|n| n.parse().ok()).collect(),
+                Some(numbers) => entry.embeds = numbers.split(',').map(embedding).collect(),
                 None => entry.atomic = word == "atomic",
             }
         }
@@ -56,6 +56,12 @@ pub(super) fn read(text: &'static str) -> Schema {
     }
     reader.schema.finish();
     reader.schema
+}
+
+/// The numbers of nested messages, such as `2.1`, as one: see [`Field::embedded`].
+fn embedding(path: &str) -> u32 {
+    let numbers = path.split('.').filter_map(|number| number.parse::<u32>().ok());
+    numbers.fold(0, Field::nested)
 }
 
 struct Reader {
@@ -106,7 +112,12 @@ impl Reader {
                     Some(("K=", keys)) => topology.keys = keys,
                     Some(("M=", kind)) => topology.map = kind,
                     Some(("k=", key)) => field.merge_key = Some(Name::Borrowed(key)),
-                    Some(("E=", values)) => field.values = list(values),
+                    Some(("E=", values)) => {
+                        field.values = list(values);
+                        for value in field.values.iter_mut().filter(|value| value.contains('~')) {
+                            *value = Name::Owned(value.replace('~', " "));
+                        }
+                    }
                     Some(("P=", strategies)) => {
                         for strategy in strategies.split(',') {
                             match strategy {
@@ -117,9 +128,9 @@ impl Reader {
                         }
                     }
                     _ => {
-                        let number = word.trim_start_matches('#');
-                        let (outer, inner) = number.split_once('.').unwrap_or(("0", number));
-                        field.embedded = outer.parse().unwrap_or_default();
+                        let Some(number) = word.strip_prefix('#') else { continue };
+                        let (outer, inner) = number.rsplit_once('.').unwrap_or(("", number));
+                        field.embedded = embedding(outer);
                         field.number = inner.parse().unwrap_or_default();
                     }
                 },
