@@ -277,7 +277,7 @@ pub fn canonical(text: &str) -> Result<Cow<'_, str>, ParseError> {
             count <= 18 && places >= -9 && places % 3 == 0 && !round && !parts.whole.is_empty()
         }
         Scale::Two(exponent) => {
-            let fits = 15 - parts.whole.len().max(1) as i32 - exponent as i32 * 3 / 10 - 1 >= 0;
+            let fits = parts.whole.len().max(1) as i32 + (exponent as i32 * 3 / 10) < 15;
             let odd = parts.whole.parse::<i64>().is_ok_and(|n| n & 7 != 0);
             parts.fraction.is_empty() && fits && odd
         }
