@@ -25,6 +25,7 @@ pub mod networking;
 pub mod node;
 pub mod persistent;
 pub mod pod_parts;
+pub mod pods;
 pub mod quantity;
 pub mod rbac;
 pub mod service;
