@@ -81,7 +81,10 @@ impl Fields for Value {
 
     fn set_default(&mut self, field: &str, value: impl Into<Value>) {
         if let Value::Object(map) = self {
-            map.entry(field).or_insert_with(|| value.into());
+            let place = map.entry(field).or_insert(Value::Null);
+            if place.is_null() {
+                *place = value.into();
+            }
         }
     }
 

@@ -9,7 +9,7 @@ pub mod write;
 pub mod yaml;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use canonical::canonicalize;
 pub use decode::{Decoded, decode};

@@ -10,7 +10,7 @@ use super::{canonicalize, decode_untyped, protobuf};
 use crate::schema::{Node, builtin};
 
 /// A directory of the reference data that stands beside the repository.
-fn shared(name: &str) -> Option<PathBuf> {
+pub(crate) fn shared(name: &str) -> Option<PathBuf> {
     let found = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().map(|dir| dir.join("shared").join(name));
     let found = found.into_iter().find(|dir| dir.is_dir());
     if found.is_none() {
@@ -19,7 +19,7 @@ fn shared(name: &str) -> Option<PathBuf> {
     found
 }
 
-fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
+pub(crate) fn files(dir: &Path, extension: &str) -> Vec<PathBuf> {
     let mut found: Vec<PathBuf> = std::fs::read_dir(dir)
         .expect("a directory")
         .filter_map(|entry| entry.ok().map(|entry| entry.path()))

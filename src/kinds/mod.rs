@@ -19,6 +19,8 @@ pub mod diff;
 pub mod endpoints;
 pub mod events;
 pub mod go_shape;
+#[cfg(test)]
+mod golden_tests;
 pub mod meta;
 pub mod names;
 pub mod networking;
