@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::diff;
 use crate::field::Raw;
+use crate::schema::{Node, builtin};
 
 /// The fields of a Go struct: its name in Go, its name in JSON, and what it is.
 pub type Shape = &'static [(&'static str, &'static str, Part)];
@@ -21,6 +22,8 @@ pub enum Part {
     Struct(Shape),
     Pointer(Shape),
     List(Shape),
+    /// A type of `meta/v1`, which has JSON names, or a pointer to it.
+    Meta(&'static str),
 }
 
 /// A value as Go prints it: with its fields in order.
@@ -38,6 +41,28 @@ pub fn pointer(value: Option<&Value>, shape: Shape) -> Raw {
 /// The text of a struct that Go holds by value: zero, not `null`, where it is absent.
 pub fn by_value(value: Option<&Value>, shape: Shape) -> Raw {
     compact(value, Part::Struct(shape))
+}
+
+/// The text of a value of a type of `meta/v1`: with JSON names, its fields in Go's order; `null` where it is
+/// absent.
+pub fn versioned(value: Option<&Value>, name: &'static str) -> Raw {
+    compact(value, Part::Meta(name))
+}
+
+fn ordered(value: &Value, node: Option<Node<'_>>) -> Printed {
+    match (value, node, node.and_then(|node| node.as_struct())) {
+        (Value::Object(map), Some(node), Some(entry)) => {
+            let fields = entry.fields().iter().filter_map(|field| {
+                let value = map.get(&*field.name)?;
+                Some((field.name.to_string(), ordered(value, Some(node.of_field(field)))))
+            });
+            Printed::Struct(fields.collect())
+        }
+        (Value::Array(items), Some(node), _) => {
+            Printed::List(items.iter().map(|item| ordered(item, node.item())).collect())
+        }
+        _ => plain(value),
+    }
 }
 
 fn compact(value: Option<&Value>, part: Part) -> Raw {
@@ -71,7 +96,8 @@ fn printed(value: Option<&Value>, part: Part) -> Printed {
         (Part::Text, None) => zero("\"\""),
         (Part::Int, None) => zero("0"),
         (Part::Bool, None) => zero("false"),
-        (Part::Plain | Part::Pointer(_) | Part::List(_), None) => zero("null"),
+        (Part::Plain | Part::Pointer(_) | Part::List(_) | Part::Meta(_), None) => zero("null"),
+        (Part::Meta(name), Some(value)) => ordered(value, builtin().type_named("meta/v1", name)),
         (Part::Text | Part::Int | Part::Bool | Part::Plain, Some(value)) => plain(value),
         (Part::Struct(shape) | Part::Pointer(shape), value) => {
             let field = |(go, json, part): &(&str, &str, Part)| {

@@ -29,7 +29,10 @@ pub mod persistent;
 pub mod pod_parts;
 pub mod pods;
 pub mod quantity;
+pub mod quota;
 pub mod rbac;
+pub mod scheduling;
+pub mod selector;
 pub mod service;
 pub mod service_alloc;
 pub mod storage_kinds;
@@ -204,7 +207,9 @@ static TABLE: LazyLock<HashMap<(&'static str, &'static str), &'static dyn Kind>>
         networking::KINDS,
         node::KINDS,
         persistent::KINDS,
+        quota::KINDS,
         rbac::KINDS,
+        scheduling::KINDS,
         service::KINDS,
         storage_kinds::KINDS,
     ];

@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::names;
 use crate::field::{Errors, Path, Raw};
+use crate::quantity::Quantity;
 
 /// The suffixes, as powers of ten in billionths or as powers of two.
 const DECIMAL: &[(&str, i32)] =
@@ -73,6 +74,22 @@ pub fn basic(errors: &mut Errors, path: &Path<'_>, value: &Value) {
     }
 }
 
+/// How many times `b` goes into `a`.
+pub fn ratio(a: &Value, b: &Value) -> f64 {
+    of(a) as f64 / of(b) as f64
+}
+
+/// Rounds the amounts of a resource list up to thousandths, as upstream's defaults do.
+pub fn round_amounts(list: Option<&mut Value>) {
+    for (_, amount) in list.and_then(Value::as_object_mut).into_iter().flatten() {
+        if let Some(exact) = amount.as_str().and_then(|text| Quantity::parse(text).ok())
+            && exact.nanos() % 1_000_000 != 0
+        {
+            *amount = exact.round_up_milli().to_string().into();
+        }
+    }
+}
+
 /// Whether an amount has no fraction.
 pub fn is_whole_amount(value: &Value) -> bool {
     of(value) % 1_000_000_000 == 0
@@ -130,17 +147,40 @@ const STANDARD: &[&str] = &[
     "requests.storage",
 ];
 
+fn is_standard(name: &str) -> bool {
+    STANDARD.contains(&name) || WHOLE.contains(&name) || is_huge_pages(name)
+}
+
+fn is_huge_pages(name: &str) -> bool {
+    name.starts_with("hugepages-") || name.starts_with("requests.hugepages-")
+}
+
+/// What a quota can limit, of the resources without a domain.
+pub fn is_quota_standard(name: &str) -> bool {
+    is_standard(name) && name != "storage"
+}
+
+/// Whether more of a resource may be promised than there is: its limit may be above what is requested.
+pub fn is_overcommitted(name: &str) -> bool {
+    is_native(name) && !name.starts_with("hugepages-")
+}
+
+/// The name of any resource.
+pub fn resource_name(errors: &mut Errors, path: &Path<'_>, name: &str) {
+    let messages = names::qualified_name(name);
+    if messages.is_empty() && !name.contains('/') && !is_standard(name) {
+        errors.invalid(path, name, "must be a standard resource type or fully qualified");
+    }
+    names::invalid_each(errors, path, name, messages);
+}
+
 /// The name of a resource that a container may ask for.
 pub fn container_resource_name(errors: &mut Errors, path: &Path<'_>, name: &str) {
-    let messages = names::qualified_name(name);
-    if !messages.is_empty() {
-        return names::invalid_each(errors, path, name, messages);
+    resource_name(errors, path, name);
+    if !names::qualified_name(name).is_empty() {
+        return;
     }
     if !name.contains('/') {
-        let quota = name.starts_with("requests.hugepages-");
-        if !STANDARD.contains(&name) && !WHOLE.contains(&name) && !is_container_standard(name) && !quota {
-            errors.invalid(path, name, "must be a standard resource type or fully qualified");
-        }
         if !is_container_standard(name) {
             errors.invalid(path, name, "must be a standard resource for containers");
         }
