@@ -3,15 +3,17 @@
 //! The built-in resources come from a generated table. Custom resources and aggregated APIs make a new [`Registry`] from
 //! the groups of the old one, which is cheap, since resources are shared; who serves requests swaps it as a whole.
 
+pub mod documents;
 mod table;
 
 use std::collections::HashMap;
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, OnceLock};
 
 use base64::Engine;
 use sha2::{Digest, Sha256};
 
 pub use crate::schema::Name;
+use documents::Aggregated;
 
 /// The verbs that a resource takes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -166,6 +168,8 @@ impl Group {
 pub struct Registry {
     groups: Vec<Group>,
     by_name: HashMap<Name, usize>,
+    aggregated_core: OnceLock<Aggregated>,
+    aggregated_groups: OnceLock<Aggregated>,
 }
 
 impl Registry {
@@ -180,7 +184,7 @@ impl Registry {
             }
         }
         let by_name = groups.iter().enumerate().map(|(index, group)| (group.name.clone(), index)).collect();
-        Registry { groups, by_name }
+        Registry { groups, by_name, aggregated_core: OnceLock::new(), aggregated_groups: OnceLock::new() }
     }
 
     /// What is served when nobody has added anything.
@@ -210,6 +214,20 @@ impl Registry {
     pub fn find_kind(&self, group: &str, version: &str, kind: &str) -> Option<&Arc<Resource>> {
         // Bindings are a resource of their own and a subresource; reviews have no namesakes.
         self.version(group, version)?.resources.iter().find(|resource| resource.kind == kind)
+    }
+
+    /// `/api` in aggregated form.
+    pub fn aggregated_core(&self) -> &Aggregated {
+        self.aggregated_core.get_or_init(|| {
+            documents::api_group_discovery_list(self.groups.iter().filter(|group| group.name.is_empty()))
+        })
+    }
+
+    /// `/apis` in aggregated form.
+    pub fn aggregated_groups(&self) -> &Aggregated {
+        self.aggregated_groups.get_or_init(|| {
+            documents::api_group_discovery_list(self.groups.iter().filter(|group| !group.name.is_empty()))
+        })
     }
 
     /// Every resource of every version.
