@@ -1,1 +1,24 @@
+//! Consensus as a service: a replicated store that any replica can write to and read from. `Replica` is all of it; it
+//! knows nothing of Kubernetes.
 #![forbid(unsafe_code)]
+
+mod barrier;
+mod config;
+mod format;
+mod identity;
+mod log;
+mod machine;
+mod metrics;
+mod peer;
+mod proposer;
+mod replica;
+mod route;
+mod types;
+
+pub use barrier::BarrierError;
+pub use config::{Config, Limits, StartError, Timing};
+pub use peer::PeerTls;
+pub use proposer::ProposeError;
+pub use replica::{Announced, Replica, ReplicaStatus, Role, TransferError, Unreachable};
+pub use route::{Leader, Leadership};
+pub use types::{Member, NodeId};

@@ -46,7 +46,7 @@ struct Applied {
 pub(crate) struct Disk {
     root: PathBuf,
     generation: u64,
-    db: DB,
+    db: Arc<DB>,
     resources: Resources,
 }
 
@@ -68,7 +68,7 @@ impl Disk {
         let buffers =
             WriteBufferManager::new_write_buffer_manager_with_cache(options.memory_budget / 2, false, cache.clone());
         let resources = Resources { budget: options.memory_budget, cache, buffers };
-        let db = open_db(&path_of(root, generation), &resources)?;
+        let db = Arc::new(open_db(&path_of(root, generation), &resources)?);
         let disk = Disk { root: root.to_owned(), generation, db, resources };
         let state = disk.load()?;
         Ok((disk, state))
@@ -78,11 +78,11 @@ impl Disk {
     pub(crate) fn write(&self, state: &State, changes: &Changes) -> Result<(), Fatal> {
         let mut batch = WriteBatch::default();
         for (ordinal, event) in changes.events.iter().enumerate() {
-            self.put_event(&mut batch, ordinal as u32, event)?;
+            self.put(&mut batch, event_row(ordinal as u32, event)?);
             // A key written again by the same batch is left to its last event.
             match (&event.record, state.get(event.key.as_str())) {
                 (Some(record), Some(current)) if Arc::ptr_eq(record, current) => {
-                    self.put_record(&mut batch, record)?;
+                    self.put(&mut batch, record_row(record)?);
                 }
                 (None, None) => batch.delete_cf(self.family(OBJECTS), event.key.as_str()),
                 _ => {}
@@ -94,18 +94,19 @@ impl Disk {
         }
         self.put_dedup(&mut batch, state, changes)?;
         if changes.membership {
-            self.put_membership(&mut batch, state)?;
+            self.put(&mut batch, membership_row(state)?);
         }
-        self.put_applied(&mut batch, state)?;
+        self.put(&mut batch, applied_row(state)?);
         self.commit(batch)
     }
 
     /// Makes all that was written durable.
     pub(crate) fn flush(&self) -> Result<(), Fatal> {
-        let mut options = FlushOptions::default();
-        options.set_wait(true);
-        let families: Vec<_> = FAMILIES.iter().map(|name| self.family(name)).collect();
-        Ok(self.db.flush_cfs_opt(&families, &options)?)
+        self.flusher().flush()
+    }
+
+    pub(crate) fn flusher(&self) -> Flusher {
+        Flusher(self.db.clone())
     }
 
     pub(crate) fn size(&self) -> u64 {
@@ -126,15 +127,18 @@ impl Disk {
     }
 
     /// An empty database for a state that is to replace this one. Nothing refers to it until [`Disk::switch`].
-    pub(crate) fn stage(&self) -> Result<Disk, OpenError> {
-        let generation = self.generation + 1;
+    pub(crate) fn stage(&self, generation: u64) -> Result<Disk, OpenError> {
         let path = path_of(&self.root, generation);
         let cannot = |source| OpenError::Io { path: path.clone(), source };
         if path.exists() {
             fs::remove_dir_all(&path).map_err(cannot)?;
         }
-        let db = open_db(&path, &self.resources)?;
+        let db = Arc::new(open_db(&path, &self.resources)?);
         Ok(Disk { root: self.root.clone(), generation, db, resources: self.resources.clone() })
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
     }
 
     /// Makes a staged database the current one, durably, and removes the one before it.
@@ -159,74 +163,26 @@ impl Disk {
         }
     }
 
-    pub(crate) fn put_record(&self, batch: &mut WriteBatch, record: &Record) -> Result<(), Fatal> {
-        let key = record.key.as_str().as_bytes();
-        batch.put_cf(self.family(OBJECTS), key, codec::seal(key, &StoredRecord::of(record))?);
-        Ok(())
-    }
-
-    /// `ordinal` orders the events of one revision.
-    pub(crate) fn put_event(&self, batch: &mut WriteBatch, ordinal: u32, event: &Event) -> Result<(), Fatal> {
-        let mut key = [0; 12];
-        key[..8].copy_from_slice(&event.revision.to_be_bytes());
-        key[8..].copy_from_slice(&ordinal.to_be_bytes());
-        batch.put_cf(self.family(HISTORY), key, store_event(event, |stored| codec::seal(&key, stored))?);
-        Ok(())
+    pub(crate) fn put(&self, batch: &mut WriteBatch, row: Row) {
+        batch.put_cf(self.family(row.family), row.key, row.value);
     }
 
     fn put_dedup(&self, batch: &mut WriteBatch, state: &State, changes: &Changes) -> Result<(), Fatal> {
         let family = self.family(DEDUP);
         for client in &changes.dedup.evicted {
-            batch.delete_range_cf(family, &dedup_row(*client, 0)[..], &dedup_row(client.saturating_add(1), 0)[..]);
+            batch.delete_range_cf(family, &dedup_key(*client, 0)[..], &dedup_key(client.saturating_add(1), 0)[..]);
         }
         for (client, from, to) in &changes.dedup.swept {
-            batch.delete_range_cf(family, &dedup_row(*client, from + 1)[..], &dedup_row(*client, *to)[..]);
+            batch.delete_range_cf(family, &dedup_key(*client, from + 1)[..], &dedup_key(*client, *to)[..]);
         }
         for (client, sequence, outcome) in &changes.dedup.outcomes {
-            self.put_outcome(batch, *client, *sequence, *outcome)?;
+            self.put(batch, outcome_row(*client, *sequence, *outcome)?);
         }
         for id in &changes.dedup.touched {
             if let Some(client) = state.dedup.clients.get(id) {
-                self.put_client(batch, *id, &client.head)?;
+                self.put(batch, client_row(*id, &client.head)?);
             }
         }
-        Ok(())
-    }
-
-    /// Row 0 of a client is its head; sequences count from 1.
-    pub(crate) fn put_client(&self, batch: &mut WriteBatch, client: u64, head: &ClientHead) -> Result<(), Fatal> {
-        let key = dedup_row(client, 0);
-        batch.put_cf(self.family(DEDUP), key, codec::seal(&key, head)?);
-        Ok(())
-    }
-
-    pub(crate) fn put_outcome(
-        &self,
-        batch: &mut WriteBatch,
-        client: u64,
-        sequence: u64,
-        outcome: Outcome,
-    ) -> Result<(), Fatal> {
-        let key = dedup_row(client, sequence.max(1));
-        batch.put_cf(self.family(DEDUP), key, codec::seal(&key, &outcome)?);
-        Ok(())
-    }
-
-    pub(crate) fn put_membership(&self, batch: &mut WriteBatch, state: &State) -> Result<(), Fatal> {
-        batch.put_cf(self.family(META), MEMBERSHIP, codec::seal(MEMBERSHIP, &state.membership)?);
-        Ok(())
-    }
-
-    pub(crate) fn put_applied(&self, batch: &mut WriteBatch, state: &State) -> Result<(), Fatal> {
-        let applied = Applied {
-            position: state.position.unwrap_or_default(),
-            revision: state.revision,
-            compacted: state.compacted,
-            hash: state.hash,
-            tick: state.dedup.tick,
-            evictions: state.dedup.evictions,
-        };
-        batch.put_cf(self.family(META), APPLIED, codec::seal(APPLIED, &applied)?);
         Ok(())
     }
 
@@ -243,30 +199,15 @@ impl Disk {
         }
     }
 
-    fn load(&self) -> Result<State, OpenError> {
+    pub(crate) fn load(&self) -> Result<State, OpenError> {
         let mut state = State::default();
+        self.load_meta(&mut state)?;
+        let hash = std::mem::take(&mut state.hash);
         self.each(OBJECTS, IteratorMode::Start, |key, row| {
             let stored: StoredRecord = codec::unseal(key, row)?;
             let key = Key::from(std::str::from_utf8(key).map_err(|_| "its key is not text")?);
             let record = stored.restore(key.clone())?;
             state.place(key, Some(Arc::new(record)));
-            Ok(())
-        })?;
-        let hash = state.hash;
-        self.each(META, IteratorMode::Start, |key, row| {
-            match key {
-                APPLIED => {
-                    let applied: Applied = codec::unseal(key, row)?;
-                    state.position = Some(applied.position);
-                    state.revision = applied.revision;
-                    state.compacted = applied.compacted;
-                    state.hash = applied.hash;
-                    state.dedup.tick = applied.tick;
-                    state.dedup.evictions = applied.evictions;
-                }
-                MEMBERSHIP => state.membership = codec::unseal::<Bytes>(key, row)?,
-                _ => return Err("this build knows of no such row".into()),
-            }
             Ok(())
         })?;
         if hash != state.hash {
@@ -276,6 +217,26 @@ impl Disk {
         self.load_history(&mut state)?;
         self.load_dedup(&mut state)?;
         Ok(state)
+    }
+
+    fn load_meta(&self, state: &mut State) -> Result<(), OpenError> {
+        self.each(META, IteratorMode::Start, |key, row| {
+            match key {
+                APPLIED => {
+                    let applied: Applied = codec::unseal(key, row)?;
+                    state.position = Some(applied.position);
+                    state.revision = applied.revision;
+                    state.compacted = applied.compacted;
+                    state.gap = applied.compacted;
+                    state.hash = applied.hash;
+                    state.dedup.tick = applied.tick;
+                    state.dedup.evictions = applied.evictions;
+                }
+                MEMBERSHIP => state.membership = codec::unseal::<Bytes>(key, row)?,
+                _ => return Err("this build knows of no such row".into()),
+            }
+            Ok(())
+        })
     }
 
     fn load_history(&self, state: &mut State) -> Result<(), OpenError> {
@@ -355,7 +316,74 @@ impl From<CodecError> for Defect {
     }
 }
 
-fn dedup_row(client: u64, sequence: u64) -> [u8; 16] {
+/// A row as it is on disk and in a snapshot.
+pub(crate) struct Row {
+    pub(crate) family: &'static str,
+    pub(crate) key: Vec<u8>,
+    pub(crate) value: Vec<u8>,
+}
+
+impl Row {
+    fn new<T: Serialize>(family: &'static str, key: &[u8], value: &T) -> Result<Row, CodecError> {
+        Ok(Row { family, key: key.to_vec(), value: codec::seal(key, value)? })
+    }
+}
+
+pub(crate) fn record_row(record: &Record) -> Result<Row, CodecError> {
+    Row::new(OBJECTS, record.key.as_str().as_bytes(), &StoredRecord::of(record))
+}
+
+/// `ordinal` orders the events of one revision.
+pub(crate) fn event_row(ordinal: u32, event: &Event) -> Result<Row, CodecError> {
+    let mut key = [0; 12];
+    key[..8].copy_from_slice(&event.revision.to_be_bytes());
+    key[8..].copy_from_slice(&ordinal.to_be_bytes());
+    store_event(event, |stored| Row::new(HISTORY, &key, stored))
+}
+
+/// Row 0 of a client is its head; sequences count from 1.
+pub(crate) fn client_row(client: u64, head: &ClientHead) -> Result<Row, CodecError> {
+    Row::new(DEDUP, &dedup_key(client, 0), head)
+}
+
+pub(crate) fn outcome_row(client: u64, sequence: u64, outcome: Outcome) -> Result<Row, CodecError> {
+    Row::new(DEDUP, &dedup_key(client, sequence.max(1)), &outcome)
+}
+
+pub(crate) fn membership_row(state: &State) -> Result<Row, CodecError> {
+    Row::new(META, MEMBERSHIP, &state.membership)
+}
+
+pub(crate) fn applied_row(state: &State) -> Result<Row, CodecError> {
+    let applied = Applied {
+        position: state.position.unwrap_or_default(),
+        revision: state.revision,
+        compacted: state.compacted,
+        hash: state.hash,
+        tick: state.dedup.tick,
+        evictions: state.dedup.evictions,
+    };
+    Row::new(META, APPLIED, &applied)
+}
+
+/// The family that a snapshot's row names.
+pub(crate) fn family_named(name: &str) -> Option<&'static str> {
+    FAMILIES.into_iter().find(|family| *family == name)
+}
+
+/// Makes durable what a database holds, without keeping anyone from writing to it.
+pub(crate) struct Flusher(Arc<DB>);
+
+impl Flusher {
+    pub(crate) fn flush(&self) -> Result<(), Fatal> {
+        let mut options = FlushOptions::default();
+        options.set_wait(true);
+        let families: Vec<_> = FAMILIES.iter().filter_map(|name| self.0.cf_handle(name)).collect();
+        Ok(self.0.flush_cfs_opt(&families, &options)?)
+    }
+}
+
+fn dedup_key(client: u64, sequence: u64) -> [u8; 16] {
     let mut row = [0; 16];
     row[..8].copy_from_slice(&client.to_be_bytes());
     row[8..].copy_from_slice(&sequence.to_be_bytes());

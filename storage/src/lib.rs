@@ -9,6 +9,7 @@ mod disk;
 mod event;
 mod key;
 mod record;
+mod snapshot;
 mod state;
 mod store;
 mod stored;
@@ -18,6 +19,7 @@ pub use command::{Command, Condition, LogPosition, Outcome, Proposal, Transactio
 pub use event::{Compacted, Cursor, Event};
 pub use key::Key;
 pub use record::Record;
+pub use snapshot::{Export, Ready, SnapshotError, Staged};
 pub use state::HistoryBound;
 pub use store::{Fatal, OpenError, Options, Stats, Store, TableStats};
 pub use view::View;

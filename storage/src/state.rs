@@ -53,7 +53,7 @@ pub(crate) struct State {
     pub(crate) dedup: Dedup,
     /// Raft's own record of who is a member, opaque here.
     pub(crate) membership: Bytes,
-    /// Events up to here have never been seen by this replica, for it got its state from a snapshot.
+    /// Events up to here were gone before this state was read from a disk or a snapshot.
     pub(crate) gap: Revision,
 }
 
@@ -68,15 +68,15 @@ pub(crate) struct Changes {
 }
 
 impl State {
-    pub(crate) fn apply(
+    pub(crate) fn apply<'a>(
         &mut self,
         position: LogPosition,
-        proposals: &[Proposal],
+        proposals: impl IntoIterator<Item = &'a Proposal>,
         bound: HistoryBound,
         changes: &mut Changes,
     ) -> Vec<Outcome> {
         self.position = Some(position);
-        let outcomes = proposals.iter().map(|proposal| self.propose(proposal, changes)).collect();
+        let outcomes = proposals.into_iter().map(|proposal| self.propose(proposal, changes)).collect();
         if self.history.events.len() > bound.events || self.history_bytes > bound.bytes {
             self.shrink(bound, changes);
         }

@@ -12,7 +12,7 @@ use crate::disk::Disk;
 use crate::event::{Feed, History};
 use crate::state::{Changes, HistoryBound, State};
 use crate::view::Past;
-use crate::{Compacted, Cursor, Key, LogPosition, Outcome, Proposal, Revision, View};
+use crate::{Compacted, Cursor, Export, Key, LogPosition, Outcome, Proposal, Ready, Revision, Staged, View};
 
 /// Views of the past that are kept for the next page of a list.
 const PAST_VIEWS: usize = 8;
@@ -122,6 +122,8 @@ struct Shared {
     revisions: watch::Sender<Revision>,
     pasts: Mutex<Vec<Arc<Past>>>,
     bound: HistoryBound,
+    /// The newest generation that was staged. Held while the state on disk is flushed, so that it isn't replaced then.
+    generations: Mutex<u64>,
 }
 
 impl Store {
@@ -135,12 +137,17 @@ impl Store {
             feeds: RwLock::default(),
             pasts: Mutex::default(),
             bound: options.history,
+            generations: Mutex::default(),
         })))
     }
 
     /// Applies the proposals of a stretch of the log that ends at `position`, in order: one atomic batch on disk, one
     /// view published at the end. Without proposals it records the position. Meant for one thread.
-    pub fn apply(&self, position: LogPosition, proposals: &[Proposal]) -> Result<Vec<Outcome>, Fatal> {
+    pub fn apply<'a>(
+        &self,
+        position: LogPosition,
+        proposals: impl IntoIterator<Item = &'a Proposal>,
+    ) -> Result<Vec<Outcome>, Fatal> {
         self.advance(position, |state, bound, changes| state.apply(position, proposals, bound, changes))
     }
 
@@ -164,11 +171,45 @@ impl Store {
     }
 
     /// Makes the state durable and returns the position that it will have after a crash: the log may be purged up to it.
+    /// Others go on applying meanwhile.
     pub fn flush(&self) -> Result<Option<LogPosition>, Fatal> {
-        let disk = self.0.disk.lock();
-        let position = self.applied();
-        disk.flush()?;
+        let _one_at_a_time = self.0.generations.lock();
+        let (position, flusher) = {
+            let disk = self.0.disk.lock();
+            (self.applied(), disk.flusher())
+        };
+        flusher.flush()?;
         Ok(position)
+    }
+
+    /// The current state, to be written out as a snapshot.
+    pub fn export(&self) -> Export {
+        Export::new(self.0.state.load_full())
+    }
+
+    /// Where a snapshot is read in.
+    pub fn stage(&self) -> Result<Staged, OpenError> {
+        let mut newest = self.0.generations.lock();
+        let disk = self.0.disk.lock();
+        *newest = disk.generation().max(*newest) + 1;
+        Ok(Staged::new(disk.stage(*newest)?))
+    }
+
+    /// Puts a snapshot in the place of the state, durably and at once: a crash leaves one or the other. Whoever follows
+    /// events goes on, unless one that was still to come is no longer retained.
+    pub fn install(&self, ready: Ready) -> Result<(), Fatal> {
+        let _not_while_flushing = self.0.generations.lock();
+        let mut disk = self.0.disk.lock();
+        let before = self.0.state.load_full();
+        let Some((state, staged)) = ready.take() else { return Ok(()) };
+        if state.position <= before.position {
+            staged.discard();
+            let index = |state: &State| state.position.map_or(0, |position| position.index);
+            return Err(Fatal::OutOfOrder { applied: index(&before), given: index(&state) });
+        }
+        disk.switch(staged)?;
+        self.publish(state, Changes { trimmed: Some(before.history.clone()), ..Changes::default() });
+        Ok(())
     }
 
     pub fn view(&self) -> View {
@@ -297,9 +338,7 @@ impl Store {
         if let Some(trimmed) = changes.trimmed {
             self.0.pasts.lock().clear();
             for (table, feed) in self.0.feeds.read().iter() {
-                if let Some(table) = state.tables.get(table.as_str()) {
-                    feed.publish(table.history.clone());
-                }
+                feed.publish(history_of(&state, table.as_str()));
             }
             self.drop_unused_feeds();
             if trimmed.events.len() > LONG {
@@ -330,15 +369,19 @@ impl Store {
         let mut feeds = self.0.feeds.write();
         // Read under the lock that publishing takes: what this misses is published to the feed made here.
         let state = self.0.state.load();
-        let history = match state.tables.get(table) {
-            Some(table) => table.history.clone(),
-            None => Arc::new(History::missing_before(state.gap)),
-        };
-        feeds.entry(Key::from(table)).or_insert_with(|| Arc::new(Feed::new(history))).clone()
+        let new = || Arc::new(Feed::new(history_of(&state, table)));
+        feeds.entry(Key::from(table)).or_insert_with(new).clone()
     }
 
     fn drop_unused_feeds(&self) {
         self.0.feeds.write().retain(|_, feed| Arc::strong_count(feed) > 1);
+    }
+}
+
+fn history_of(state: &State, table: &str) -> Arc<History> {
+    match state.tables.get(table) {
+        Some(table) => table.history.clone(),
+        None => Arc::new(History::missing_before(state.gap)),
     }
 }
 
@@ -352,7 +395,7 @@ fn check(state: &State, requested: Revision) -> Result<(), Compacted> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Command, Condition, Transaction, Write};
+    use crate::{Command, Condition, SnapshotError, Transaction, Write};
 
     fn at(index: u64) -> LogPosition {
         LogPosition { index, term: 1, node: 1 }
@@ -584,6 +627,83 @@ mod tests {
         drop(db);
         let error = Store::open(f.dir.path(), Options::default()).err().unwrap().to_string();
         assert!(error.contains("the row a/1 in objects is damaged: the checksum"), "{error}");
+    }
+
+    fn snapshot_of(store: &Store) -> Vec<Vec<u8>> {
+        let mut export = store.export();
+        std::iter::from_fn(|| export.next_chunk().unwrap()).collect()
+    }
+
+    fn read_in(store: &Store, chunks: &[Vec<u8>]) -> Result<Ready, SnapshotError> {
+        let mut staged = store.stage().unwrap();
+        chunks.iter().try_for_each(|chunk| staged.add(chunk))?;
+        staged.finish()
+    }
+
+    #[test]
+    fn a_snapshot_becomes_the_state_of_another_store_with_its_history_and_its_outcomes() {
+        let mut source = Fixture::new();
+        for n in 0..2000 {
+            source.writes(vec![put(&format!("a/{n}"), &"x".repeat(300)), put("b/1", &format!("{n}()"))]);
+        }
+        source.apply(&[compact(500)]);
+        let retry = Proposal { client: 9, sequence: 1, acknowledged: 1, ..transact(vec![], vec![put("c/1", "")]) };
+        let outcome = source.apply(std::slice::from_ref(&retry))[0];
+        source.store.apply_membership(at(source.index + 1), "us".into()).unwrap();
+        let chunks = snapshot_of(&source.store);
+        assert!(chunks.len() > 2, "{}", chunks.len());
+
+        let mut target = Fixture::new();
+        target.writes(vec![put("b/1", "0(1)")]);
+        let mut behind = target.store.subscribe("b", 1).unwrap();
+        let mut quiet = target.store.subscribe("z", 1).unwrap();
+        target.store.install(read_in(&target.store, &chunks).unwrap()).unwrap();
+        assert_eq!(target.store.state_hash(), source.store.state_hash());
+        assert_eq!(target.store.applied(), source.store.applied());
+        assert!(
+            behind.try_next().is_err() && quiet.try_next().is_err(),
+            "what they were to hear is no longer retained"
+        );
+        let mut target = target.reopen();
+        assert_eq!(target.store.state_hash(), source.store.state_hash());
+        assert_eq!(target.store.membership(), "us");
+        assert_eq!(target.apply(&[retry]), [outcome]);
+        assert_eq!(target.store.view_at(700).unwrap().get("b/1").unwrap().value, "699(700)");
+        assert_eq!(drain(&mut target.store.subscribe("b", 1990).unwrap()).len(), 10);
+        assert_eq!(std::fs::read_dir(target.dir.path()).unwrap().count(), 2, "the state and its name");
+        let older = read_in(&target.store, &chunks).unwrap();
+        assert!(matches!(target.store.install(older), Err(Fatal::OutOfOrder { .. })));
+    }
+
+    #[test]
+    fn a_snapshot_that_is_damaged_is_refused_and_leaves_nothing_behind() {
+        let mut f = Fixture::new();
+        for n in 0..3000 {
+            f.writes(vec![put(&format!("a/{n}"), &"x".repeat(300))]);
+        }
+        let chunks = snapshot_of(&f.store);
+        let target = Fixture::new();
+        assert!(matches!(read_in(&target.store, &chunks[..1]), Err(SnapshotError::Short)));
+        assert!(matches!(read_in(&target.store, &chunks[1..]), Err(SnapshotError::Chunk { chunk: 0, .. })));
+        let twice = [chunks.clone(), chunks.clone()].concat();
+        assert!(matches!(read_in(&target.store, &twice), Err(SnapshotError::Trailing)));
+        let mut flipped = chunks.clone();
+        *flipped[1].last_mut().unwrap() ^= 1;
+        assert!(matches!(read_in(&target.store, &flipped), Err(SnapshotError::Chunk { chunk: 1, .. })));
+        assert_eq!(std::fs::read_dir(target.dir.path()).unwrap().count(), 1);
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(16))]
+        #[test]
+        fn garbage_is_no_snapshot(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200), sealed: bool) {
+            let f = Fixture::new();
+            let mut staged = f.store.stage().unwrap();
+            let chunk = if sealed { [&[crate::codec::FORMAT][..], &crate::codec::checksum(&[0; 8], &bytes).to_le_bytes(), &bytes].concat() } else { bytes };
+            if staged.add(&chunk).is_ok() {
+                assert!(!staged.is_complete() || staged.finish().is_err());
+            }
+        }
     }
 
     #[test]

@@ -1,0 +1,87 @@
+//! What a proposal and a linearizable read cost: operations a second, latencies, and CPU time of this process for each.
+//! `cargo run --release -p kontiki-raft --example propose_bench`
+
+use std::path::Path;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kontiki_raft::{Config, Replica};
+use kontiki_storage::{Transaction, Write};
+use tokio::time::Instant;
+
+const LENGTH: Duration = Duration::from_secs(3);
+
+#[tokio::main]
+async fn main() {
+    let dir = tempfile::tempdir_in(std::env::args().nth(1).unwrap_or_else(|| ".".into())).expect("a directory");
+    let one = vec![start(dir.path(), "n1").await];
+    report("1 replica", &one).await;
+}
+
+async fn start(dir: &Path, name: &str) -> Replica {
+    Replica::start(Config::new(name, dir.join(name))).await.expect("the replica starts")
+}
+
+async fn report(title: &str, replicas: &[Replica]) {
+    for callers in [1, 64] {
+        measure(&format!("{title}, {callers} proposers, 1 KB"), replicas, callers, |replica, caller, n| async move {
+            let key = format!("bench/{caller}-{}", n % 1000).as_str().into();
+            let write = Write::Put { key, value: Bytes::from(vec![b'x'; 1024]), revision_at: None, expires_at: None };
+            let transaction = Transaction { conditions: vec![], writes: vec![write] };
+            replica.propose(transaction, Instant::now() + Duration::from_secs(10)).await.expect("an outcome");
+        })
+        .await;
+        measure(&format!("{title}, {callers} readers"), replicas, callers, |replica, _, _| async move {
+            replica.read_barrier(Instant::now() + Duration::from_secs(10)).await.expect("a view");
+        })
+        .await;
+    }
+}
+
+async fn measure<F: Future<Output = ()> + Send>(
+    title: &str,
+    replicas: &[Replica],
+    callers: usize,
+    call: impl Fn(Replica, usize, usize) -> F + Copy + Send + 'static,
+) {
+    for replica in replicas {
+        replica.read_barrier(Instant::now() + Duration::from_secs(10)).await.expect("a view");
+    }
+    let (start, cpu) = (Instant::now(), cpu_seconds());
+    let tasks: Vec<_> = (0..callers)
+        .map(|caller| {
+            let replica = replicas[caller % replicas.len()].clone();
+            tokio::spawn(async move {
+                let mut took = Vec::new();
+                while start.elapsed() < LENGTH {
+                    let before = Instant::now();
+                    call(replica.clone(), caller, took.len()).await;
+                    took.push(before.elapsed());
+                }
+                took
+            })
+        })
+        .collect();
+    let mut took = Vec::new();
+    for task in tasks {
+        took.extend(task.await.expect("a caller ends"));
+    }
+    let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
+    took.sort_unstable();
+    let micros = |share: usize| took[(took.len() * share / 100).min(took.len() - 1)].as_micros();
+    println!(
+        "{title}: {:.0} a second, p50 {} us, p99 {} us, {:.1} us CPU each",
+        took.len() as f64 / seconds,
+        micros(50),
+        micros(99),
+        cpu * 1e6 / took.len() as f64,
+    );
+}
+
+/// User and system time of this process, to the tick of 10 ms.
+fn cpu_seconds() -> f64 {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    let fields: Vec<_> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
+    let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok()).unwrap_or(0.0);
+    (ticks(11) + ticks(12)) / 100.0
+}

@@ -1,0 +1,102 @@
+//! Linearizable reads by ReadIndex. All readers that wait share a round: one that starts after they came and confirms
+//! both who leads and how far the log was committed then.
+
+use std::sync::Arc;
+
+use kontiki_storage::{Store, View};
+use parking_lot::Mutex;
+use tokio::sync::{oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use crate::metrics::Metrics;
+use crate::route::Route;
+
+/// Readers that may wait at a time.
+const READERS: usize = 65_536;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum BarrierError {
+    #[error("no leader could confirm in time how fresh this replica is")]
+    Timeout,
+    #[error("too many reads are waiting")]
+    Overloaded,
+    #[error("the replica has stopped")]
+    Stopped,
+}
+
+#[derive(Clone)]
+pub(crate) struct Barrier(Arc<Shared>);
+
+struct Shared {
+    route: Route,
+    store: Store,
+    applied: watch::Receiver<Option<u64>>,
+    metrics: Metrics,
+    readers: Mutex<Readers>,
+}
+
+#[derive(Default)]
+struct Readers {
+    waiting: Vec<Reader>,
+    running: bool,
+}
+
+struct Reader {
+    deadline: Instant,
+    reply: oneshot::Sender<(u64, View)>,
+}
+
+impl Barrier {
+    pub(crate) fn new(route: Route, store: Store, applied: watch::Receiver<Option<u64>>, metrics: Metrics) -> Barrier {
+        Barrier(Arc::new(Shared { route, store, applied, metrics, readers: Mutex::default() }))
+    }
+
+    /// A view that shows everything acknowledged before the call, and the index it was read at.
+    pub(crate) async fn wait(&self, deadline: Instant) -> Result<(u64, View), BarrierError> {
+        self.0.metrics.read_barriers.inc();
+        let (reply, answer) = oneshot::channel();
+        let start = {
+            let mut readers = self.0.readers.lock();
+            if readers.waiting.len() >= READERS {
+                return Err(BarrierError::Overloaded);
+            }
+            readers.waiting.push(Reader { deadline, reply });
+            !std::mem::replace(&mut readers.running, true)
+        };
+        if start {
+            tokio::spawn(self.0.clone().rounds());
+        }
+        match timeout_at(deadline, answer).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(_)) => Err(BarrierError::Stopped),
+            Err(_) => Err(BarrierError::Timeout),
+        }
+    }
+}
+
+impl Shared {
+    /// One round after another for as long as anyone waits.
+    async fn rounds(self: Arc<Shared>) {
+        loop {
+            let mut readers = {
+                let mut readers = self.readers.lock();
+                readers.waiting.retain(|reader| !reader.reply.is_closed());
+                readers.running = !readers.waiting.is_empty();
+                std::mem::take(&mut readers.waiting)
+            };
+            let Some(until) = readers.iter().map(|reader| reader.deadline).max() else { return };
+            let Some(index) = self.route.read_index(until).await else { continue };
+            let mut applied = self.applied.clone();
+            match timeout_at(until, applied.wait_for(|applied| *applied >= Some(index))).await {
+                Ok(Ok(_)) => {}
+                Ok(Err(_)) => return,
+                Err(_) => continue,
+            }
+            let view = self.store.view();
+            for reader in readers.drain(..) {
+                // Whoever has gone needs no answer.
+                let _ = reader.reply.send((index, view.clone()));
+            }
+        }
+    }
+}

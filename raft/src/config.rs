@@ -1,0 +1,144 @@
+//! What a replica is started with, and why it may refuse to start.
+
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::peer::PeerTls;
+
+#[derive(Clone)]
+pub struct Config {
+    pub name: String,
+    pub data_dir: PathBuf,
+    /// Where peers are listened for. None: a cluster of one.
+    pub peer_listen: Option<SocketAddr>,
+    /// host:port under which the other replicas reach this one.
+    pub peer_address: String,
+    /// Names and addresses of all replicas, this one among them. Empty: a cluster of one. Counts on an empty data
+    /// directory; later the members are those that the log says.
+    pub initial_cluster: Vec<(String, String)>,
+    /// What peers know each other by. Needed with `peer_listen`.
+    pub tls: Option<PeerTls>,
+    /// Announced to peers and in the status.
+    pub version: String,
+    /// Where clients reach this replica; announced likewise.
+    pub client_url: String,
+    pub storage: kontiki_storage::Options,
+    pub timing: Timing,
+    pub limits: Limits,
+}
+
+impl Config {
+    /// A cluster of one, with nothing announced.
+    pub fn new(name: impl Into<String>, data_dir: impl Into<PathBuf>) -> Config {
+        Config {
+            name: name.into(),
+            data_dir: data_dir.into(),
+            peer_listen: None,
+            peer_address: String::new(),
+            initial_cluster: Vec::new(),
+            tls: None,
+            version: String::new(),
+            client_url: String::new(),
+            storage: kontiki_storage::Options::default(),
+            timing: Timing::default(),
+            limits: Limits::default(),
+        }
+    }
+}
+
+/// A leader that is gone is missed after `election_max`, and another is elected between `election_min` and `election_max`
+/// after that.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timing {
+    pub heartbeat: Duration,
+    pub election_min: Duration,
+    pub election_max: Duration,
+    /// How long a snapshot may take from the first byte sent to the new state's use.
+    pub snapshot: Duration,
+}
+
+impl Default for Timing {
+    fn default() -> Timing {
+        Timing {
+            heartbeat: Duration::from_millis(50),
+            election_min: Duration::from_millis(200),
+            election_max: Duration::from_millis(350),
+            snapshot: Duration::from_secs(600),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Limits {
+    /// Proposals that wait for their outcome, and their bytes; more are refused.
+    pub pending: usize,
+    pub pending_bytes: usize,
+    /// What a log entry holds at most, unless a single proposal is larger.
+    pub batch: usize,
+    pub batch_bytes: usize,
+    /// A larger proposal is refused.
+    pub proposal_bytes: usize,
+    /// The state is made durable, so that the log can be cut, once this much of it isn't.
+    pub checkpoint_bytes: u64,
+    pub checkpoint_entries: u64,
+    /// What is kept of the log behind that, for replicas that were away for a moment.
+    pub trailing_bytes: u64,
+    pub trailing_entries: u64,
+    /// With less space than this on the disk of the data directory proposals are refused.
+    pub reserve_bytes: u64,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits {
+            pending: 4096,
+            pending_bytes: 64 << 20,
+            batch: 512,
+            batch_bytes: 1 << 20,
+            proposal_bytes: 16 << 20,
+            checkpoint_bytes: 16 << 20,
+            checkpoint_entries: 20_000,
+            trailing_bytes: 16 << 20,
+            trailing_entries: 20_000,
+            reserve_bytes: 64 << 20,
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    #[error("{0}")]
+    Config(String),
+    #[error("{path}: {source}", path = path.display())]
+    Io { path: PathBuf, source: io::Error },
+    #[error("{path}: {detail}", path = path.display())]
+    Database { path: PathBuf, detail: String },
+    #[error(
+        "{path}: {what} is damaged: {detail}. This replica's log can't be trusted: remove it from the cluster, empty its \
+         data directory and let it join again, or restore a snapshot",
+        path = path.display()
+    )]
+    Corrupt { path: PathBuf, what: String, detail: String },
+    #[error(transparent)]
+    Store(#[from] kontiki_storage::OpenError),
+    /// The data directory is another replica's or another cluster's, or a part of it is missing.
+    #[error("{path}: {detail}", path = path.display())]
+    Foreign { path: PathBuf, detail: String },
+    /// The others know this replica with a log that it no longer has.
+    #[error(
+        "replica {name} has an empty data directory, but {peer} knows it with a log. Its vote could undo what was \
+         acknowledged, so it must not come back under this name: restore the data directory, or remove the replica from \
+         the cluster and add it again as a new one"
+    )]
+    Wiped { name: String, peer: String },
+    #[error("the peer address {address} can't be listened on: {source}")]
+    Listen { address: SocketAddr, source: io::Error },
+    #[error("the peers' certificates: {0}")]
+    Tls(String),
+    #[error("a thread can't be started: {0}")]
+    Thread(io::Error),
+    #[error("Raft can't be started: {0}")]
+    Raft(String),
+}

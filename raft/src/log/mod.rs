@@ -1,0 +1,491 @@
+//! The Raft log, the vote and this replica's identity in RocksDB. All writes go through one thread (`writer`) that syncs
+//! once for everything that waits; what was written last is kept in memory, so that applying and replicating it reads
+//! nothing back.
+
+mod writer;
+
+use std::collections::VecDeque;
+use std::fmt::Debug;
+use std::future::ready;
+use std::io;
+use std::ops::{Bound, RangeBounds};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{Stream, TryStreamExt, stream};
+use kontiki_storage::LogPosition;
+use kontiki_storage::codec;
+use openraft::entry::RaftEntry;
+use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
+use openraft::{OptionalSend, RaftLogReader};
+use parking_lot::{Mutex, RwLock};
+use rocksdb::{
+    BlockBasedOptions, Cache, DB, DBRecoveryMode, Direction, IteratorMode, LogLevel, ReadOptions, WriteOptions,
+};
+use tokio::sync::watch;
+
+use self::writer::{Done, Job, Writer};
+use crate::config::StartError;
+use crate::format::{EntryForm, VoteForm};
+use crate::metrics::Metrics;
+use crate::types::{Entry, LogId, Payload, TypeConfig, Vote, log_id, position};
+
+/// Entries in memory, by the bytes of their batches. Those that aren't durable yet come on top.
+const TAIL: usize = 4 << 20;
+/// What one read for replication returns at most, beyond its first entry.
+const READ: usize = 1 << 20;
+/// The log's size is known in steps of this many bytes.
+const MARK: u64 = 256 << 10;
+const MEMTABLE: usize = 16 << 20;
+const CHECKPOINT: Duration = Duration::from_secs(10);
+
+const ENTRY: u8 = b'e';
+pub(crate) const IDENTITY: &[u8] = b"m/identity";
+const VOTE: &[u8] = b"m/vote";
+const COMMITTED: &[u8] = b"m/committed";
+const PURGED: &[u8] = b"m/purged";
+
+/// A handle; clones are the same log.
+#[derive(Clone)]
+pub(crate) struct Log(Arc<Shared>);
+
+struct Shared {
+    path: PathBuf,
+    db: Arc<DB>,
+    tail: RwLock<Tail>,
+    vote: Mutex<Option<Vote>>,
+    sizes: Mutex<Sizes>,
+    checkpoint: watch::Sender<Option<u64>>,
+    writer: Writer,
+}
+
+/// The log's bounds and its newest entries.
+#[derive(Default)]
+struct Tail {
+    entries: VecDeque<Entry>,
+    bytes: usize,
+    last: Option<LogId>,
+    purged: Option<LogId>,
+    /// Entries up to here are on disk.
+    durable: Option<u64>,
+}
+
+/// How many bytes the entries take, in marks: the first index of each stretch and the sum up to it.
+#[derive(Default)]
+struct Sizes {
+    marks: VecDeque<(u64, u64)>,
+    total: u64,
+}
+
+impl Log {
+    /// Reads and checks the whole log.
+    pub(crate) fn open(path: &Path, metrics: Metrics) -> Result<Log, StartError> {
+        let db = Arc::new(open_db(path)?);
+        let corrupt =
+            |what: &str, detail: String| StartError::Corrupt { path: path.to_owned(), what: what.into(), detail };
+        let meta = |key: &[u8]| db.get(key).map_err(|error| corrupt("the log", error.to_string()));
+        let damaged = |what: &'static str| move |error: codec::CodecError| corrupt(what, error.to_string());
+        let vote = match meta(VOTE)? {
+            Some(row) => Some(codec::unseal::<VoteForm>(VOTE, &row).map_err(damaged("the vote"))?.into()),
+            None => None,
+        };
+        let committed = match meta(COMMITTED)? {
+            Some(row) => {
+                Some(log_id(codec::unseal::<LogPosition>(COMMITTED, &row).map_err(damaged("the commit index"))?))
+            }
+            None => None,
+        };
+        let purged = match meta(PURGED)? {
+            Some(row) => Some(log_id(codec::unseal::<LogPosition>(PURGED, &row).map_err(damaged("the log's start"))?)),
+            None => None,
+        };
+        let mut tail = Tail { purged, last: purged, ..Tail::default() };
+        let mut sizes = Sizes::default();
+        let first = purged.map_or(0, |id| id.index + 1);
+        let mut expected = first;
+        let mut options = ReadOptions::default();
+        options.set_iterate_upper_bound([ENTRY + 1]);
+        options.set_readahead_size(1 << 20);
+        let start = row_key(first);
+        for row in db.iterator_opt(IteratorMode::From(&start, Direction::Forward), options) {
+            let (key, row) = row.map_err(|error| corrupt("the log", error.to_string()))?;
+            let what = || format!("log entry {expected}");
+            if *key != row_key(expected) {
+                return Err(corrupt(&what(), format!("it is missing, and {} is there", key.escape_ascii())));
+            }
+            let row = Bytes::from(row);
+            let entry = read_entry(&key, &row).map_err(|detail| corrupt(&what(), detail))?;
+            if entry.log_id.index != expected {
+                return Err(corrupt(&what(), format!("it says that it is {}", entry.log_id)));
+            }
+            sizes.add(expected, row.len() as u64);
+            tail.durable = Some(expected);
+            tail.push(entry);
+            tail.shrink();
+            expected += 1;
+        }
+        let writer = Writer::start(db.clone(), committed, metrics).map_err(StartError::Thread)?;
+        let log = Log(Arc::new(Shared {
+            path: path.to_owned(),
+            db,
+            tail: RwLock::new(tail),
+            vote: Mutex::new(vote),
+            sizes: Mutex::new(sizes),
+            checkpoint: watch::Sender::new(None),
+            writer,
+        }));
+        Ok(log)
+    }
+
+    /// Nothing was ever written here.
+    pub(crate) fn is_pristine(&self) -> bool {
+        self.0.tail.read().last.is_none() && self.0.vote.lock().is_none()
+    }
+
+    pub(crate) fn last(&self) -> Option<LogId> {
+        self.0.tail.read().last
+    }
+
+    pub(crate) fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StartError> {
+        let error =
+            |error: rocksdb::Error| StartError::Database { path: self.0.path.clone(), detail: error.to_string() };
+        self.0.db.get(key).map_err(error)
+    }
+
+    /// Writes a row and returns once it is durable.
+    pub(crate) async fn put(&self, key: &[u8], row: Vec<u8>) -> io::Result<()> {
+        let (done, wait) = Done::reply();
+        self.0.writer.submit(Job::Put { key: key.to_vec(), row, done });
+        wait.await.unwrap_or_else(|_| Err(writer::stopped()))
+    }
+
+    /// Stops the thread that writes, after all that waits was written.
+    pub(crate) fn stop(&self) {
+        self.0.writer.stop();
+    }
+
+    /// The bytes of all entries.
+    pub(crate) fn size(&self) -> u64 {
+        let sizes = self.0.sizes.lock();
+        sizes.total - sizes.marks.front().map_or(sizes.total, |(_, sum)| *sum)
+    }
+
+    /// Bytes and entries after `index`.
+    pub(crate) fn since(&self, index: Option<u64>) -> (u64, u64) {
+        let next = index.map_or(0, |index| index + 1);
+        let end = self.last().map_or(0, |last| last.index + 1);
+        let sizes = self.0.sizes.lock();
+        (sizes.total - sizes.before(next), end.saturating_sub(next))
+    }
+
+    /// The newest index that can be purged when `bytes` and `entries` are to stay.
+    pub(crate) fn surplus(&self, bytes: u64, entries: u64) -> Option<u64> {
+        let last = self.last()?.index;
+        let sizes = self.0.sizes.lock();
+        let upto = sizes.total.saturating_sub(bytes);
+        let mark = sizes.marks.iter().take_while(|(_, sum)| *sum <= upto).last().map_or(0, |(index, _)| *index);
+        mark.max((last + 1).saturating_sub(entries)).checked_sub(1)
+    }
+
+    /// The state machine holds everything up to `index` durably: the log up to there may go.
+    pub(crate) fn checkpointed(&self, index: u64) {
+        self.0.checkpoint.send_if_modified(|checkpoint| {
+            let newer = *checkpoint < Some(index);
+            *checkpoint = (*checkpoint).max(Some(index));
+            newer
+        });
+    }
+
+    pub(crate) fn checkpoint(&self) -> Option<u64> {
+        *self.0.checkpoint.borrow()
+    }
+
+    /// Waits for a newer checkpoint than this, but not for ever: there is none where nothing was applied since.
+    pub(crate) async fn wait_for_checkpoint(&self, newer_than: Option<u64>) {
+        let mut checkpoint = self.0.checkpoint.subscribe();
+        let newer = checkpoint.wait_for(|checkpoint| *checkpoint > newer_than);
+        // Whether or not it came, the next look at the log decides what to do.
+        let _ = tokio::time::timeout(CHECKPOINT, newer).await;
+    }
+
+    pub(crate) fn purged(&self) -> Option<u64> {
+        self.0.tail.read().purged.map(|id| id.index)
+    }
+
+    fn bounds(&self) -> (u64, u64) {
+        self.0.tail.read().bounds()
+    }
+
+    /// Entries from `start` that are on disk only come from there, the rest from memory. Stops after `limit` bytes.
+    fn read(&self, start: u64, end: u64, limit: usize) -> io::Result<Vec<Entry>> {
+        let (kept, split) = {
+            let tail = self.0.tail.read();
+            let (first, next) = tail.bounds();
+            let (start, end) = (start.max(first), end.min(next));
+            if start >= end {
+                return Ok(Vec::new());
+            }
+            let first = tail.entries.front().map_or(end, |entry| entry.log_id.index).min(end);
+            let skip = start.saturating_sub(first) as usize;
+            let kept: Vec<_> =
+                tail.entries.iter().skip(skip).take((end - start.max(first)) as usize).cloned().collect();
+            (kept, start..first)
+        };
+        let mut entries = Vec::new();
+        let mut bytes = 0;
+        for index in split {
+            let key = row_key(index);
+            let Some(row) = self.0.db.get(key).map_err(io::Error::other)? else {
+                let (first, next) = self.bounds();
+                if index < first || index >= next {
+                    // It was purged or truncated meanwhile.
+                    return self.read(start, end, limit);
+                }
+                return Err(io::Error::other(format!("log entry {index} is missing")));
+            };
+            bytes += row.len();
+            if bytes > limit && !entries.is_empty() {
+                return Ok(entries);
+            }
+            let entry = read_entry(&key, &Bytes::from(row));
+            entries.push(entry.map_err(|detail| io::Error::other(format!("log entry {index} is damaged: {detail}")))?);
+        }
+        for entry in kept {
+            bytes += weight(&entry);
+            if bytes > limit && !entries.is_empty() {
+                break;
+            }
+            entries.push(entry);
+        }
+        Ok(entries)
+    }
+}
+
+impl Tail {
+    /// The first index there is, and the next one to come.
+    fn bounds(&self) -> (u64, u64) {
+        (self.purged.map_or(0, |purged| purged.index + 1), self.last.map_or(0, |last| last.index + 1))
+    }
+
+    fn push(&mut self, entry: Entry) {
+        self.last = Some(entry.log_id);
+        self.bytes += weight(&entry);
+        self.entries.push_back(entry);
+    }
+
+    fn shrink(&mut self) {
+        while self.bytes > TAIL
+            && let Some(oldest) = self.entries.front()
+            && self.durable >= Some(oldest.log_id.index)
+        {
+            self.bytes -= weight(oldest);
+            self.entries.pop_front();
+        }
+    }
+}
+
+impl Sizes {
+    fn add(&mut self, index: u64, bytes: u64) {
+        if self.marks.back().is_none_or(|(_, sum)| self.total - sum >= MARK) {
+            self.marks.push_back((index, self.total));
+        }
+        self.total += bytes;
+    }
+
+    /// The bytes of all entries before `index`, to the mark.
+    fn before(&self, index: u64) -> u64 {
+        let later = self.marks.partition_point(|(first, _)| *first <= index);
+        self.marks.get(later.saturating_sub(1)).map_or(self.total, |(_, sum)| *sum)
+    }
+
+    fn purge(&mut self, upto: u64) {
+        while self.marks.get(1).is_some_and(|(first, _)| *first <= upto + 1) {
+            self.marks.pop_front();
+        }
+    }
+
+    fn truncate(&mut self, next: u64) {
+        while let Some((_, sum)) = self.marks.pop_back_if(|(first, _)| *first >= next) {
+            self.total = sum;
+        }
+    }
+}
+
+fn weight(entry: &Entry) -> usize {
+    match &entry.payload {
+        Payload::Normal(batch) => batch.bytes().len() + 64,
+        _ => 256,
+    }
+}
+
+fn row_key(index: u64) -> [u8; 9] {
+    let mut key = [ENTRY; 9];
+    key[1..].copy_from_slice(&index.to_be_bytes());
+    key
+}
+
+fn read_entry(key: &[u8], row: &Bytes) -> Result<Entry, String> {
+    let form: EntryForm = codec::unseal(key, row).map_err(|error| error.to_string())?;
+    form.restore(row).map_err(|error| error.to_string())
+}
+
+fn bounds_of(range: &impl RangeBounds<u64>) -> (u64, u64) {
+    let start = match range.start_bound() {
+        Bound::Included(start) => *start,
+        Bound::Excluded(start) => start + 1,
+        Bound::Unbounded => 0,
+    };
+    let end = match range.end_bound() {
+        Bound::Included(end) => end + 1,
+        Bound::Excluded(end) => *end,
+        Bound::Unbounded => u64::MAX,
+    };
+    (start, end)
+}
+
+impl RaftLogReader<TypeConfig> for Log {
+    async fn try_get_log_entries<RB: RangeBounds<u64> + Clone + Debug + OptionalSend>(
+        &mut self,
+        range: RB,
+    ) -> io::Result<Vec<Entry>> {
+        let (start, end) = bounds_of(&range);
+        self.read(start, end, usize::MAX)
+    }
+
+    async fn entries_stream<RB>(&mut self, range: RB) -> impl Stream<Item = io::Result<Entry>> + OptionalSend
+    where
+        RB: RangeBounds<u64> + Clone + Debug + OptionalSend,
+    {
+        let (start, end) = bounds_of(&range);
+        let log = self.clone();
+        let chunks = stream::try_unfold(start, move |start| {
+            let chunk = if start < end { log.read(start, end, READ) } else { Ok(Vec::new()) };
+            ready(chunk.map(|chunk| {
+                let next = chunk.last()?.log_id.index + 1;
+                Some((stream::iter(chunk.into_iter().map(Ok)), next))
+            }))
+        });
+        chunks.try_flatten()
+    }
+
+    async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
+        self.read(start, end, READ)
+    }
+
+    async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
+        Ok(*self.0.vote.lock())
+    }
+}
+
+impl RaftLogStorage<TypeConfig> for Log {
+    type LogReader = Log;
+
+    async fn get_log_state(&mut self) -> io::Result<LogState<TypeConfig>> {
+        let tail = self.0.tail.read();
+        Ok(LogState { last_purged_log_id: tail.purged, last_log_id: tail.last })
+    }
+
+    async fn get_log_reader(&mut self) -> Log {
+        self.clone()
+    }
+
+    async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.put(VOTE, codec::seal(VOTE, &VoteForm::from(vote)).map_err(io::Error::other)?).await?;
+        *self.0.vote.lock() = Some(*vote);
+        Ok(())
+    }
+
+    /// Written with the next entries: what it saves is applying some of them again only once the leader is known.
+    async fn save_committed(&mut self, committed: Option<LogId>) -> io::Result<()> {
+        self.0.writer.set_committed(committed);
+        Ok(())
+    }
+
+    async fn read_committed(&mut self) -> io::Result<Option<LogId>> {
+        // A crash of the machine can leave a commit index without its entries.
+        Ok(self.0.writer.committed().min(self.last()))
+    }
+
+    async fn append<I>(&mut self, entries: I, callback: IOFlushed<TypeConfig>) -> io::Result<()>
+    where
+        I: IntoIterator<Item = Entry> + OptionalSend,
+        I::IntoIter: OptionalSend,
+    {
+        let entries: Vec<_> = entries.into_iter().collect();
+        {
+            let mut tail = self.0.tail.write();
+            let durable = self.0.writer.durable();
+            tail.durable = tail.durable.max(durable);
+            entries.iter().for_each(|entry| tail.push(entry.clone()));
+            tail.shrink();
+        }
+        {
+            let mut sizes = self.0.sizes.lock();
+            entries.iter().for_each(|entry| sizes.add(entry.log_id.index, weight(entry) as u64));
+        }
+        self.0.writer.submit(Job::Append { entries, done: Done::Flushed(callback) });
+        Ok(())
+    }
+
+    async fn truncate_after(&mut self, last: Option<LogId>) -> io::Result<()> {
+        let next = last.map_or(0, |last| last.index + 1);
+        {
+            let mut tail = self.0.tail.write();
+            while let Some(entry) = tail.entries.pop_back_if(|entry| entry.index() >= next) {
+                tail.bytes -= weight(&entry);
+            }
+            tail.last = last;
+            tail.durable = tail.durable.min(next.checked_sub(1));
+        }
+        self.0.sizes.lock().truncate(next);
+        let (done, wait) = Done::reply();
+        self.0.writer.submit(Job::Truncate { next, done });
+        wait.await.unwrap_or_else(|_| Err(writer::stopped()))
+    }
+
+    async fn purge(&mut self, upto: LogId) -> io::Result<()> {
+        if Some(upto.index) > self.checkpoint() {
+            return Err(io::Error::other(format!("the log up to {upto} is needed: the state is not durable there")));
+        }
+        {
+            let mut tail = self.0.tail.write();
+            while let Some(entry) = tail.entries.pop_front_if(|entry| entry.index() <= upto.index) {
+                tail.bytes -= weight(&entry);
+            }
+            tail.purged = Some(upto);
+            tail.last = tail.last.max(Some(upto));
+        }
+        self.0.sizes.lock().purge(upto.index);
+        let row = codec::seal(PURGED, &position(&upto)).map_err(io::Error::other)?;
+        self.0.writer.submit(Job::Purge { next: upto.index + 1, row });
+        Ok(())
+    }
+}
+
+fn write_options(sync: bool) -> WriteOptions {
+    let mut options = WriteOptions::default();
+    options.set_sync(sync);
+    options
+}
+
+fn open_db(path: &Path) -> Result<DB, StartError> {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&Cache::new_lru_cache(2 << 20));
+    table.set_format_version(5);
+    let mut options = rocksdb::Options::default();
+    options.create_if_missing(true);
+    options.set_block_based_table_factory(&table);
+    // Whatever follows a gap in the synced part must not be dropped in silence; only a torn end is a crash's doing.
+    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_write_buffer_size(MEMTABLE);
+    options.set_max_background_jobs(2);
+    options.set_max_open_files(64);
+    options.set_keep_log_file_num(2);
+    options.set_max_log_file_size(1 << 20);
+    options.set_log_level(LogLevel::Warn);
+    options.set_stats_dump_period_sec(0);
+    options.set_stats_persist_period_sec(0);
+    DB::open(&options, path).map_err(|error| StartError::Database { path: path.to_owned(), detail: error.to_string() })
+}

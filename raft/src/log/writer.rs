@@ -1,0 +1,236 @@
+//! The thread that writes the log: takes everything that waits, writes it as one batch with one sync, then answers all.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Instant;
+
+use kontiki_storage::codec;
+use openraft::storage::IOFlushed;
+use parking_lot::{Condvar, Mutex};
+use rocksdb::{DB, WriteBatch};
+use tokio::sync::oneshot;
+
+use super::{COMMITTED, ENTRY, PURGED, row_key, write_options};
+use crate::format::EntryForm;
+use crate::metrics::Metrics;
+use crate::types::{Entry, LogId, TypeConfig, position};
+
+pub(super) enum Job {
+    Append { entries: Vec<Entry>, done: Done },
+    Put { key: Vec<u8>, row: Vec<u8>, done: Done },
+    Truncate { next: u64, done: Done },
+    Purge { next: u64, row: Vec<u8> },
+}
+
+pub(super) enum Done {
+    Flushed(IOFlushed<TypeConfig>),
+    Reply(oneshot::Sender<io::Result<()>>),
+}
+
+impl Done {
+    pub(super) fn reply() -> (Done, oneshot::Receiver<io::Result<()>>) {
+        let (reply, wait) = oneshot::channel();
+        (Done::Reply(reply), wait)
+    }
+
+    fn tell(self, result: io::Result<()>) {
+        match self {
+            Done::Flushed(callback) => callback.io_completed(result),
+            // Nobody waits any more: nobody needs to know.
+            Done::Reply(reply) => drop(reply.send(result)),
+        }
+    }
+}
+
+pub(super) fn stopped() -> io::Error {
+    io::Error::other("the log has been closed")
+}
+
+pub(super) struct Writer {
+    shared: Arc<Shared>,
+    thread: Mutex<Option<JoinHandle<()>>>,
+}
+
+struct Shared {
+    queue: Mutex<Queue>,
+    wake: Condvar,
+    committed: Mutex<Option<LogId>>,
+    /// One more than the index of the last entry that was synced.
+    durable: AtomicU64,
+}
+
+#[derive(Default)]
+struct Queue {
+    jobs: Vec<Job>,
+    stop: bool,
+}
+
+impl Writer {
+    pub(super) fn start(db: Arc<DB>, committed: Option<LogId>, metrics: Metrics) -> io::Result<Writer> {
+        let shared = Arc::new(Shared {
+            queue: Mutex::default(),
+            wake: Condvar::new(),
+            committed: Mutex::new(committed),
+            durable: AtomicU64::new(0),
+        });
+        let run = Run { db, shared: shared.clone(), metrics, saved: committed, failed: None };
+        let thread = std::thread::Builder::new().name("raft-log".into()).spawn(move || run.run())?;
+        Ok(Writer { shared, thread: Mutex::new(Some(thread)) })
+    }
+
+    pub(super) fn submit(&self, job: Job) {
+        let mut queue = self.shared.queue.lock();
+        if !queue.stop {
+            queue.jobs.push(job);
+            self.shared.wake.notify_one();
+        }
+    }
+
+    pub(super) fn set_committed(&self, committed: Option<LogId>) {
+        *self.shared.committed.lock() = committed;
+    }
+
+    pub(super) fn committed(&self) -> Option<LogId> {
+        *self.shared.committed.lock()
+    }
+
+    pub(super) fn durable(&self) -> Option<u64> {
+        self.shared.durable.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    pub(super) fn stop(&self) {
+        self.shared.queue.lock().stop = true;
+        self.shared.wake.notify_one();
+        if let Some(thread) = self.thread.lock().take() {
+            // It ends by a panic only where a callback panics; then too there is nothing left to wait for.
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+struct Run {
+    db: Arc<DB>,
+    shared: Arc<Shared>,
+    metrics: Metrics,
+    saved: Option<LogId>,
+    /// The first failure. What a failed sync left on disk is unknown, so nothing is written after it.
+    failed: Option<(io::ErrorKind, String)>,
+}
+
+impl Run {
+    fn run(mut self) {
+        loop {
+            let jobs = {
+                let mut queue = self.shared.queue.lock();
+                while queue.jobs.is_empty() && !queue.stop {
+                    self.shared.wake.wait(&mut queue);
+                }
+                std::mem::take(&mut queue.jobs)
+            };
+            if jobs.is_empty() {
+                let mut batch = WriteBatch::default();
+                // Nobody is left to hear of a failure, and it costs the next start some work only.
+                let _ = self.add_committed(&mut batch).and_then(|()| self.write(batch, true));
+                return;
+            }
+            self.work(jobs);
+        }
+    }
+
+    fn work(&mut self, jobs: Vec<Job>) {
+        let mut batch = WriteBatch::default();
+        let mut waiting = Vec::with_capacity(jobs.len());
+        let mut durable = self.shared.durable.load(Ordering::Acquire);
+        let mut entries = 0;
+        let mut result = self.check();
+        for job in jobs {
+            let (added, done) = match job {
+                Job::Append { entries: new, done } => {
+                    entries += new.len();
+                    durable = new.last().map_or(durable, |entry| entry.log_id.index + 1);
+                    (new.iter().try_for_each(|entry| put_entry(&mut batch, entry)), Some(done))
+                }
+                Job::Put { key, row, done } => {
+                    batch.put(key, row);
+                    (Ok(()), Some(done))
+                }
+                Job::Truncate { next, done } => {
+                    batch.delete_range(&row_key(next)[..], &[ENTRY + 1][..]);
+                    durable = durable.min(next);
+                    (Ok(()), Some(done))
+                }
+                Job::Purge { next, row } => {
+                    batch.delete_range(&row_key(0)[..], &row_key(next)[..]);
+                    batch.put(PURGED, row);
+                    (Ok(()), None)
+                }
+            };
+            result = result.and(added);
+            waiting.extend(done);
+        }
+        result = result.and_then(|()| self.add_committed(&mut batch));
+        result = result.and_then(|()| self.write(batch, !waiting.is_empty()));
+        match &result {
+            Ok(()) => {
+                self.shared.durable.store(durable, Ordering::Release);
+                self.metrics.append_entries.observe(entries as f64);
+            }
+            Err(error) if self.failed.is_none() => {
+                tracing::error!(%error, "the log can't be written: this replica stops");
+                self.failed = Some((error.kind(), error.to_string()));
+            }
+            Err(_) => {}
+        }
+        for done in waiting {
+            done.tell(match &result {
+                Ok(()) => Ok(()),
+                Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
+            });
+        }
+    }
+
+    fn check(&self) -> io::Result<()> {
+        match &self.failed {
+            None => Ok(()),
+            Some((kind, text)) => Err(io::Error::new(*kind, text.clone())),
+        }
+    }
+
+    fn add_committed(&mut self, batch: &mut WriteBatch) -> io::Result<()> {
+        let committed = *self.shared.committed.lock();
+        if let Some(id) = committed.filter(|_| committed != self.saved) {
+            batch.put(COMMITTED, codec::seal(COMMITTED, &position(&id)).map_err(io::Error::other)?);
+            self.saved = committed;
+        }
+        Ok(())
+    }
+
+    fn write(&self, batch: WriteBatch, sync: bool) -> io::Result<()> {
+        self.check()?;
+        self.metrics.append_bytes.inc_by(batch.size_in_bytes() as u64);
+        let start = Instant::now();
+        self.db.write_opt(batch, &write_options(sync)).map_err(|error| {
+            let text = error.into_string();
+            let full = text.to_ascii_lowercase().contains("no space");
+            io::Error::new(if full { io::ErrorKind::StorageFull } else { io::ErrorKind::Other }, text)
+        })?;
+        if sync {
+            self.metrics.append_seconds.observe(start.elapsed().as_secs_f64());
+        }
+        Ok(())
+    }
+}
+
+fn put_entry(batch: &mut WriteBatch, entry: &Entry) -> io::Result<()> {
+    let key = row_key(entry.log_id.index);
+    batch.put(key, codec::seal(&key, &EntryForm::of(entry)).map_err(io::Error::other)?);
+    Ok(())
+}

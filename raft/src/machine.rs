@@ -1,0 +1,176 @@
+//! The state machine that openraft drives: the store, and what it takes to cut the log and to bring a replica up by a
+//! snapshot.
+
+use std::borrow::Cow;
+use std::io;
+
+use futures_util::{Stream, StreamExt};
+use kontiki_storage::{Export, Fatal, Ready, Store};
+use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
+use openraft::{OptionalSend, RaftSnapshotBuilder};
+use tokio::sync::watch;
+
+use crate::format::{decode_membership, encode_membership};
+use crate::log::Log;
+use crate::metrics::Metrics;
+use crate::types::{
+    Batch, LeaderId, LogId, Member, NodeId, Payload, SnapshotMeta, StoredMembership, TypeConfig, log_id, position,
+};
+
+/// Consecutive entries are applied as one batch on disk and one view, up to this many bytes of proposals.
+const AT_ONCE: usize = 4 << 20;
+
+pub(crate) type RaftSnapshot = Snapshot<LeaderId, NodeId, Member, Image>;
+
+/// A snapshot on its way out or in.
+pub(crate) enum Image {
+    Out(Export),
+    In(Ready),
+}
+
+pub(crate) struct Machine {
+    store: Store,
+    log: Log,
+    /// The index that the store's view has.
+    applied: watch::Sender<Option<u64>>,
+    metrics: Metrics,
+}
+
+/// Entries that are about to be applied at once.
+#[derive(Default)]
+struct Run {
+    last: Option<LogId>,
+    entries: Vec<(Option<Batch>, Option<ApplyResponder<TypeConfig>>)>,
+    bytes: usize,
+}
+
+impl Machine {
+    pub(crate) fn new(store: Store, log: Log, applied: watch::Sender<Option<u64>>, metrics: Metrics) -> Machine {
+        Machine { store, log, applied, metrics }
+    }
+
+    fn apply_run(&mut self, run: &mut Run) -> io::Result<()> {
+        let Run { last: Some(last), entries, .. } = std::mem::take(run) else { return Ok(()) };
+        let proposals = entries.iter().map(|(batch, _)| match batch {
+            Some(batch) => batch.proposals(),
+            None => Ok(Cow::Borrowed(&[][..])),
+        });
+        let proposals: Vec<_> =
+            proposals.collect::<Result<_, _>>().map_err(|error| io::Error::other(format!("up to {last}: {error}")))?;
+        let outcomes = self.store.apply(position(&last), proposals.iter().flat_map(|proposals| proposals.iter()));
+        let outcomes = outcomes.map_err(fatal)?;
+        self.metrics.applied_proposals.inc_by(outcomes.len() as u64);
+        self.applied.send_replace(Some(last.index));
+        let counts: Vec<_> = proposals.iter().map(|proposals| proposals.len()).collect();
+        drop(proposals);
+        let mut outcomes = outcomes.into_iter();
+        for ((_, responder), count) in entries.into_iter().zip(counts) {
+            let answer = outcomes.by_ref().take(count).collect();
+            if let Some(responder) = responder {
+                responder.send(answer);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for Machine {
+    type SnapshotData = Image;
+    type SnapshotBuilder = Checkpoint;
+
+    async fn applied_state(&mut self) -> io::Result<(Option<LogId>, StoredMembership)> {
+        let membership = decode_membership(&self.store.membership()).map_err(io::Error::other)?;
+        Ok((self.store.applied().map(log_id), membership))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> io::Result<()>
+    where
+        S: Stream<Item = io::Result<EntryResponder<TypeConfig>>> + Unpin + OptionalSend,
+    {
+        let mut run = Run::default();
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            match entry.payload {
+                Payload::Normal(batch) => {
+                    run.bytes += batch.bytes().len();
+                    run.entries.push((Some(batch), responder));
+                }
+                Payload::Blank => run.entries.push((None, responder)),
+                Payload::Membership(membership) => {
+                    self.apply_run(&mut run)?;
+                    let stored = StoredMembership::new(Some(entry.log_id), membership);
+                    let bytes = encode_membership(&stored).map_err(io::Error::other)?;
+                    self.store.apply_membership(position(&entry.log_id), bytes).map_err(fatal)?;
+                    self.applied.send_replace(Some(entry.log_id.index));
+                    if let Some(responder) = responder {
+                        responder.send(Vec::new());
+                    }
+                    continue;
+                }
+            }
+            run.last = Some(entry.log_id);
+            if run.bytes >= AT_ONCE {
+                self.apply_run(&mut run)?;
+            }
+        }
+        self.apply_run(&mut run)
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Checkpoint {
+        Checkpoint { store: self.store.clone(), log: self.log.clone() }
+    }
+
+    async fn install_snapshot(&mut self, meta: &SnapshotMeta, snapshot: Image) -> io::Result<()> {
+        let Image::In(ready) = snapshot else {
+            return Err(io::Error::other("a snapshot that was made here is installed here"));
+        };
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || store.install(ready)).await.map_err(io::Error::other)?.map_err(fatal)?;
+        if let Some(id) = &meta.last_log_id {
+            self.log.checkpointed(id.index);
+            self.applied.send_replace(Some(id.index));
+        }
+        self.metrics.snapshots_installed.inc();
+        Ok(())
+    }
+
+    async fn get_current_snapshot(&mut self) -> io::Result<Option<RaftSnapshot>> {
+        snapshot_of(self.store.export())
+    }
+}
+
+/// What openraft calls building a snapshot: the state is made durable as it is, and the log before it can go.
+pub(crate) struct Checkpoint {
+    store: Store,
+    log: Log,
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for Checkpoint {
+    type SnapshotData = Image;
+
+    async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
+        let export = self.store.export();
+        let store = self.store.clone();
+        tokio::task::spawn_blocking(move || store.flush()).await.map_err(io::Error::other)?.map_err(fatal)?;
+        let snapshot = snapshot_of(export)?.ok_or_else(|| io::Error::other("nothing has been applied"))?;
+        if let Some(id) = &snapshot.meta.last_log_id {
+            self.log.checkpointed(id.index);
+        }
+        Ok(snapshot)
+    }
+}
+
+fn snapshot_of(export: Export) -> io::Result<Option<RaftSnapshot>> {
+    let Some(position) = export.position() else { return Ok(None) };
+    let last_membership = decode_membership(export.membership()).map_err(io::Error::other)?;
+    let meta = SnapshotMeta { last_log_id: Some(log_id(position)), last_membership };
+    Ok(Some(Snapshot { meta, snapshot: Image::Out(export) }))
+}
+
+pub(crate) fn fatal(error: Fatal) -> io::Error {
+    let kind = match error {
+        Fatal::NoSpace(_) => io::ErrorKind::StorageFull,
+        _ => io::ErrorKind::Other,
+    };
+    io::Error::new(kind, error)
+}

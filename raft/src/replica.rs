@@ -1,0 +1,497 @@
+//! One replica: its log, its store, its Raft and its peers, put together.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use kontiki_storage::{Command, Outcome, Revision, Store, Transaction, View};
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::{InitializeError, RaftError};
+use prometheus::Registry;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+use tokio::time::{Instant, MissedTickBehavior, timeout};
+
+use crate::barrier::{Barrier, BarrierError};
+use crate::config::{Config, Limits, StartError};
+use crate::identity::{self, Founders, Identity};
+use crate::log::Log;
+use crate::machine::Machine;
+use crate::metrics::{Metrics, Scrape};
+use crate::peer::{Network, Peers};
+use crate::proposer::{ProposeError, Proposer};
+use crate::route::{Leader, Leadership, Raft, Route};
+use crate::types::{LogId, NodeId, TypeConfig};
+
+/// How often the sizes of log and disk are looked at.
+const UPKEEP: Duration = Duration::from_millis(500);
+/// How long a leader that goes waits for another to take over, and for its own last proposals.
+const HANDOVER: Duration = Duration::from_secs(2);
+
+/// A handle; clones are the same replica. It runs until [`Replica::shutdown`].
+#[derive(Clone)]
+pub struct Replica(Arc<Inner>);
+
+struct Inner {
+    identity: Identity,
+    announced: Announced,
+    raft: Raft,
+    log: Log,
+    store: Store,
+    peers: Peers,
+    proposer: Proposer,
+    barrier: Barrier,
+    leadership: watch::Receiver<Leadership>,
+    failure: watch::Receiver<Option<String>>,
+    low_on_space: Arc<AtomicBool>,
+    metrics: Metrics,
+    tasks: parking_lot::Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What a replica tells of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Announced {
+    pub address: String,
+    pub version: String,
+    pub client_url: String,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Role {
+    Leader,
+    Follower,
+    Candidate,
+    Learner,
+    Stopped,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaStatus {
+    pub name: String,
+    pub id: NodeId,
+    pub announced: Announced,
+    pub role: Role,
+    pub term: u64,
+    /// The leader's name.
+    pub leader: Option<String>,
+    pub last_log_index: u64,
+    pub committed_index: u64,
+    pub applied_index: u64,
+    pub revision: Revision,
+    /// Bytes of the state and of the log on disk.
+    pub state_bytes: u64,
+    pub log_bytes: u64,
+}
+
+/// A member that gave no status, and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unreachable {
+    pub name: String,
+    pub address: String,
+    pub error: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TransferError {
+    #[error("this replica does not lead")]
+    NotLeader,
+    #[error("there is no other voter that could lead")]
+    NoTarget,
+    #[error("the leadership was not taken over in time")]
+    Timeout,
+}
+
+impl Replica {
+    /// Opens the data directory, or makes it, and starts. A cluster of one leads as soon as it has replayed its log.
+    /// Nothing should be served before a first [`Replica::read_barrier`] has come through: until then the state may be
+    /// older than what this replica has shown before it was stopped.
+    pub async fn start(config: Config) -> Result<Replica, StartError> {
+        let founders = Founders::of(&config)?;
+        let metrics = Metrics::new().map_err(|error| StartError::Config(error.to_string()))?;
+        let (log, store) = open(&config, metrics.clone()).await?;
+        let identity = match identity::read(&config, &founders, &log)? {
+            Some(identity) => identity,
+            None if !log.is_pristine() || store.applied().is_some() => {
+                let detail = "there is a state but no identity: a part of the data directory is missing".into();
+                return Err(StartError::Foreign { path: config.data_dir, detail });
+            }
+            None => identity::found(&config, &founders, &log).await?,
+        };
+        if let Some(position) = store.applied() {
+            log.checkpointed(position.index);
+        }
+        let announced = Announced {
+            address: config.peer_address.clone(),
+            version: config.version.clone(),
+            client_url: config.client_url.clone(),
+        };
+        let peers = Peers::new();
+        let (applied, applied_seen) = watch::channel(store.applied().map(|position| position.index));
+        let machine = Machine::new(store.clone(), log.clone(), applied, metrics.clone());
+        let network = Network::new();
+        let raft = openraft::Raft::new(identity.node, raft_config(&config)?, network, log.clone(), machine).await;
+        let raft: Raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
+        let members: std::collections::BTreeMap<_, _> = founders.members.into_iter().collect();
+        if log.is_pristine() {
+            match raft.initialize(members).await {
+                // Another founder has been quicker and is the leader already.
+                Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
+                Err(error) => return Err(StartError::Raft(error.to_string())),
+            }
+        }
+
+        let (lead, leadership) = watch::channel(Leadership::default());
+        let (fail, failure) = watch::channel(None);
+        let route = Route {
+            raft: raft.clone(),
+            peers: peers.clone(),
+            leadership: leadership.clone(),
+            metrics: metrics.clone(),
+        };
+        let low_on_space = Arc::new(AtomicBool::new(false));
+        let upkeep = Upkeep {
+            raft: raft.clone(),
+            log: log.clone(),
+            data_dir: config.data_dir.clone(),
+            limits: config.limits,
+            low_on_space: low_on_space.clone(),
+            metrics: metrics.clone(),
+        };
+        let tasks =
+            vec![tokio::spawn(watch_leadership(raft.clone(), lead, fail, metrics.clone())), tokio::spawn(upkeep.run())];
+        Ok(Replica(Arc::new(Inner {
+            identity,
+            announced,
+            proposer: Proposer::new(route.clone(), config.limits, metrics.clone()),
+            barrier: Barrier::new(route, store.clone(), applied_seen, metrics.clone()),
+            raft,
+            log,
+            store,
+            peers,
+            leadership,
+            failure,
+            low_on_space,
+            metrics,
+            tasks: parking_lot::Mutex::new(tasks),
+        })))
+    }
+
+    pub fn name(&self) -> &str {
+        &self.0.identity.name
+    }
+
+    pub fn id(&self) -> NodeId {
+        self.0.identity.node
+    }
+
+    pub fn store(&self) -> &Store {
+        &self.0.store
+    }
+
+    /// Ends with the outcome on which all replicas agree. It is tried again, with whoever leads, until the deadline;
+    /// however often, it is applied once.
+    pub async fn propose(&self, transaction: Transaction, deadline: Instant) -> Result<Outcome, ProposeError> {
+        self.submit(Command::Transact(transaction), deadline).await
+    }
+
+    /// Gives up the history before this revision, and returns the oldest revision that is retained.
+    pub async fn compact(&self, before: Revision, deadline: Instant) -> Result<Revision, ProposeError> {
+        match self.submit(Command::Compact { before }, deadline).await? {
+            Outcome::Compacted { revision } => Ok(revision),
+            _ => Err(ProposeError::Unknown),
+        }
+    }
+
+    async fn submit(&self, command: Command, deadline: Instant) -> Result<Outcome, ProposeError> {
+        if self.0.low_on_space.load(Ordering::Relaxed) && self.is_leader() {
+            return Err(ProposeError::NoSpace);
+        }
+        self.0.proposer.propose(command, deadline).await
+    }
+
+    /// A view that shows everything that was acknowledged, anywhere, before the call.
+    pub async fn read_barrier(&self, deadline: Instant) -> Result<View, BarrierError> {
+        Ok(self.0.barrier.wait(deadline).await?.1)
+    }
+
+    pub fn is_leader(&self) -> bool {
+        self.0.leadership.borrow().is_leader
+    }
+
+    pub fn leadership(&self) -> watch::Receiver<Leadership> {
+        self.0.leadership.clone()
+    }
+
+    /// Ends when this replica has stopped for a reason that only a person can remove, and says which.
+    pub async fn failed(&self) -> String {
+        let mut failure = self.0.failure.clone();
+        loop {
+            if let Some(reason) = failure.borrow_and_update().clone() {
+                return reason;
+            }
+            if failure.changed().await.is_err() {
+                std::future::pending::<()>().await;
+            }
+        }
+    }
+
+    pub fn status(&self) -> ReplicaStatus {
+        let raft = self.0.raft.metrics().borrow_watched().clone();
+        let role = match raft.state {
+            _ if raft.running_state.is_err() => Role::Stopped,
+            ServerState::Leader => Role::Leader,
+            ServerState::Follower => Role::Follower,
+            ServerState::Candidate => Role::Candidate,
+            ServerState::Learner => Role::Learner,
+            ServerState::Shutdown => Role::Stopped,
+        };
+        ReplicaStatus {
+            name: self.0.identity.name.clone(),
+            id: self.0.identity.node,
+            announced: self.0.announced.clone(),
+            role,
+            term: raft.current_term,
+            leader: self.0.leadership.borrow().leader.as_ref().map(|leader| leader.name.clone()),
+            last_log_index: raft.last_log_index.unwrap_or(0),
+            committed_index: index(&raft.cluster_committed),
+            applied_index: self.0.store.applied().map_or(0, |position| position.index),
+            revision: self.0.store.applied_revision(),
+            state_bytes: self.0.store.disk_size(),
+            log_bytes: self.0.log.size(),
+        }
+    }
+
+    /// Every member's status, this replica's first.
+    pub async fn cluster_status(&self) -> Vec<Result<ReplicaStatus, Unreachable>> {
+        let mut all = vec![Ok(self.status())];
+        all.extend(self.0.peers.statuses().await);
+        all
+    }
+
+    /// Hands the leadership to `to`, or else to the voter that has most of the log, and waits until it is taken over.
+    pub async fn transfer_leadership(&self, to: Option<NodeId>) -> Result<(), TransferError> {
+        let raft = self.0.raft.metrics().borrow_watched().clone();
+        if raft.state != ServerState::Leader {
+            return Err(TransferError::NotLeader);
+        }
+        let me = self.0.identity.node;
+        let voters: Vec<_> = raft.membership_config.voter_ids().filter(|id| *id != me).collect();
+        let matching = raft.replication.unwrap_or_default();
+        let best = voters.iter().copied().max_by_key(|id| matching.get(id).and_then(|id| *id));
+        let to = to.map_or(best, |to| voters.contains(&to).then_some(to)).ok_or(TransferError::NoTarget)?;
+        let mut leadership = self.0.leadership.clone();
+        tracing::info!(to = self.0.peers.name_of(to), "handing the leadership over");
+        self.0.raft.trigger().transfer_leader(to).await.map_err(|_| TransferError::NotLeader)?;
+        let taken = leadership.wait_for(|now| !now.is_leader && now.leader.is_some());
+        match timeout(HANDOVER, taken).await {
+            Ok(Ok(_)) => Ok(()),
+            _ => Err(TransferError::Timeout),
+        }
+    }
+
+    /// Takes no more proposals, lets those under way end, hands the leadership over, stops, and makes the state durable.
+    pub async fn shutdown(&self) {
+        self.0.proposer.close();
+        let end = Instant::now() + HANDOVER;
+        while self.0.proposer.pending() > 0 && Instant::now() < end && self.0.failure.borrow().is_none() {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        match self.transfer_leadership(None).await {
+            Ok(()) | Err(TransferError::NotLeader | TransferError::NoTarget) => {}
+            Err(error) => tracing::warn!(%error, "leaving as the leader"),
+        }
+        if let Err(error) = self.0.raft.shutdown().await {
+            tracing::warn!(%error, "Raft did not stop cleanly");
+        }
+        let tasks = std::mem::take(&mut *self.0.tasks.lock());
+        tasks.iter().for_each(JoinHandle::abort);
+        let (store, log) = (self.0.store.clone(), self.0.log.clone());
+        let flushed = tokio::task::spawn_blocking(move || {
+            log.stop();
+            store.flush()
+        });
+        match flushed.await {
+            Ok(Ok(_)) => tracing::info!("the replica has stopped"),
+            Ok(Err(error)) => tracing::warn!(%error, "the state was not made durable; the log will be replayed"),
+            Err(error) => tracing::warn!(%error, "the state was not made durable; the log will be replayed"),
+        }
+    }
+
+    /// Registers Raft's metrics. Once for each registry.
+    pub fn register_metrics(&self, registry: &Registry) -> Result<(), prometheus::Error> {
+        let inner = Arc::downgrade(&self.0);
+        let refresh = move |metrics: &Metrics| {
+            if let Some(inner) = inner.upgrade() {
+                inner.refresh(metrics);
+            }
+        };
+        registry.register(Box::new(Scrape { metrics: self.0.metrics.clone(), refresh }))
+    }
+}
+
+impl Inner {
+    fn refresh(&self, metrics: &Metrics) {
+        let raft = self.raft.metrics().borrow_watched().clone();
+        let leadership = self.leadership.borrow().clone();
+        metrics.term.set(raft.current_term as i64);
+        metrics.is_leader.set(leadership.is_leader.into());
+        metrics.has_leader.set(leadership.leader.is_some().into());
+        metrics.last_log_index.set(raft.last_log_index.unwrap_or(0) as i64);
+        metrics.committed_index.set(index(&raft.cluster_committed) as i64);
+        metrics.applied_index.set(index(&raft.last_applied) as i64);
+        metrics.purged_index.set(index(&raft.purged) as i64);
+        metrics.log_bytes.set(self.log.size() as i64);
+        metrics.proposals_pending.set(self.proposer.pending() as i64);
+        metrics.match_index.reset();
+        for (id, matching) in raft.replication.unwrap_or_default() {
+            if id != self.identity.node {
+                metrics.match_index.with_label_values(&[&self.peers.name_of(id)]).set(index(&matching) as i64);
+            }
+        }
+    }
+}
+
+fn index(id: &Option<LogId>) -> u64 {
+    id.as_ref().map_or(0, |id| id.index)
+}
+
+async fn open(config: &Config, metrics: Metrics) -> Result<(Log, Store), StartError> {
+    let (dir, options) = (config.data_dir.clone(), config.storage);
+    let opening = tokio::task::spawn_blocking(move || {
+        std::fs::create_dir_all(&dir).map_err(|source| StartError::Io { path: dir.clone(), source })?;
+        let log = Log::open(&dir.join("log"), metrics)?;
+        let store = Store::open(&dir.join("state"), options)?;
+        Ok((log, store))
+    });
+    opening.await.map_err(|error| StartError::Thread(error.into()))?
+}
+
+fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, StartError> {
+    let millis = |duration: Duration| duration.as_millis() as u64;
+    let timing = &config.timing;
+    let raft = openraft::Config {
+        cluster_name: "kontiki".into(),
+        heartbeat_interval: millis(timing.heartbeat),
+        election_timeout_min: millis(timing.election_min),
+        election_timeout_max: millis(timing.election_max),
+        install_snapshot_timeout: millis(timing.snapshot),
+        enable_pre_vote: Some(true),
+        // A leader that restarts may have applied more than its state shows: it must be elected to learn what is committed.
+        enable_leader_restore: Some(false),
+        broadcast_submitted_on_append: Some(true),
+        // When the log is cut is decided here, by its bytes.
+        snapshot_policy: openraft::SnapshotPolicy::Never,
+        max_in_snapshot_log_to_keep: u64::MAX,
+        replication_lag_threshold: u64::MAX,
+        backoff: "20ms 40ms 80ms ..500ms".into(),
+        ..openraft::Config::default()
+    };
+    Ok(Arc::new(raft.validate().map_err(|error| StartError::Config(error.to_string()))?))
+}
+
+/// Follows who leads, and whether Raft still runs, and tells the operator.
+async fn watch_leadership(
+    raft: Raft,
+    lead: watch::Sender<Leadership>,
+    fail: watch::Sender<Option<String>>,
+    metrics: Metrics,
+) {
+    let mut changes = raft.server_metrics();
+    let mut told = None;
+    loop {
+        let now = {
+            let server = changes.borrow_watched();
+            let name =
+                |id: &NodeId| server.membership_config.get_node(id).map_or(id.to_string(), |node| node.name.clone());
+            let leader = server.current_leader.as_ref().map(|id| Leader { id: *id, name: name(id) });
+            let is_leader = server.state == ServerState::Leader && server.current_leader.as_ref() == Some(&server.id);
+            Leadership { leader, is_leader, term: server.vote.leader_id.term }
+        };
+        lead.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
+        let leader = now.leader.clone().map(|leader| (leader.name, now.term));
+        if leader != told {
+            match &leader {
+                Some((name, term)) if now.is_leader => tracing::info!(term, name, "this replica leads"),
+                Some((name, term)) => tracing::info!(term, leader = name, "following"),
+                None => tracing::warn!(term = now.term, "no leader"),
+            }
+            metrics.leader_changes.inc_by(leader.is_some().into());
+            told = leader;
+        }
+        if changes.changed().await.is_err() {
+            break;
+        }
+    }
+    lead.send_replace(Leadership::default());
+    let state = raft.metrics().borrow_watched().running_state.clone();
+    if let Err(error) = state
+        && !matches!(error, openraft::errors::Fatal::Stopped)
+    {
+        tracing::error!(%error, "this replica has stopped");
+        fail.send_replace(Some(error.to_string()));
+    }
+}
+
+/// Makes the state durable and cuts the log when it has grown, and watches the space on the disk.
+struct Upkeep {
+    raft: Raft,
+    log: Log,
+    data_dir: PathBuf,
+    limits: Limits,
+    low_on_space: Arc<AtomicBool>,
+    metrics: Metrics,
+}
+
+impl Upkeep {
+    async fn run(self) {
+        let mut ticks = tokio::time::interval(UPKEEP);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            self.watch_space();
+            if self.look_at_log().await.is_err() {
+                return;
+            }
+        }
+    }
+
+    async fn look_at_log(&self) -> Result<(), openraft::errors::Fatal<TypeConfig>> {
+        let limits = &self.limits;
+        let checkpoint = self.log.checkpoint();
+        let (bytes, entries) = self.log.since(checkpoint);
+        if bytes >= limits.checkpoint_bytes || entries >= limits.checkpoint_entries {
+            let start = std::time::Instant::now();
+            self.raft.trigger().snapshot().await?;
+            self.log.wait_for_checkpoint(checkpoint).await;
+            self.metrics.checkpoint_seconds.inc_by(start.elapsed().as_secs_f64());
+        }
+        let surplus = self.log.surplus(limits.trailing_bytes, limits.trailing_entries);
+        if let Some(upto) = surplus.min(self.log.checkpoint())
+            && upto > self.log.purged().unwrap_or(0)
+        {
+            self.raft.trigger().purge_log(upto).await?;
+        }
+        Ok(())
+    }
+
+    fn watch_space(&self) {
+        let available = match rustix::fs::statvfs(&self.data_dir) {
+            Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
+            Err(error) => {
+                tracing::warn!(%error, "the free space on the disk can't be read");
+                return;
+            }
+        };
+        self.metrics.disk_available.set(available as f64);
+        let low = available < self.limits.reserve_bytes;
+        if self.low_on_space.swap(low, Ordering::Relaxed) != low {
+            match low {
+                true => tracing::error!(available, "the disk is nearly full: proposals are refused"),
+                false => tracing::info!(available, "there is space on the disk again"),
+            }
+        }
+    }
+}

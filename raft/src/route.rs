@@ -1,0 +1,153 @@
+//! The way to whoever leads: this replica itself, or a peer.
+
+use std::time::Duration;
+
+use kontiki_storage::Outcome;
+use openraft::ReadPolicy;
+use openraft::errors::{ClientWriteError, RaftError};
+use tokio::sync::watch;
+use tokio::time::{Instant, sleep_until};
+
+use crate::machine::Machine;
+use crate::metrics::Metrics;
+use crate::peer::Peers;
+use crate::types::{Batch, NodeId, TypeConfig};
+
+pub(crate) type Raft = openraft::Raft<TypeConfig, Machine>;
+
+/// How long to wait before the same leader is asked again, if no other appears.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// Who leads, as far as this replica knows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Leadership {
+    pub leader: Option<Leader>,
+    /// The leader is this replica.
+    pub is_leader: bool,
+    pub term: u64,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leader {
+    pub id: NodeId,
+    pub name: String,
+}
+
+/// What came of one attempt to propose a batch.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    Outcomes(Vec<Outcome>),
+    /// It is in no log.
+    NotTaken,
+    /// It may have been appended.
+    Unclear,
+    /// The leader has no space for it; it is in no log.
+    NoSpace,
+}
+
+/// What came of all attempts.
+pub(crate) struct Delivery {
+    pub(crate) answer: Answer,
+    /// How many attempts before the last may have been appended.
+    pub(crate) unclear: usize,
+}
+
+#[derive(Clone)]
+pub(crate) struct Route {
+    pub(crate) raft: Raft,
+    pub(crate) peers: Peers,
+    pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) metrics: Metrics,
+}
+
+impl Route {
+    /// Proposes the batch to one leader after another until one answers or the time is over.
+    pub(crate) async fn deliver(&self, batch: &Batch, until: Instant) -> Delivery {
+        let mut unclear = 0;
+        loop {
+            let answer = self.at_leader(until, || Answer::Unclear, |leader| self.propose(leader, batch)).await;
+            match answer.unwrap_or(Answer::NotTaken) {
+                Answer::NotTaken => {}
+                Answer::Unclear => unclear += 1,
+                answer => return Delivery { answer, unclear },
+            }
+            if !self.pause(until).await {
+                return Delivery { answer: if unclear > 0 { Answer::Unclear } else { Answer::NotTaken }, unclear };
+            }
+            self.metrics.proposal_retries.inc();
+        }
+    }
+
+    /// The index that a read must wait for, from one leader after another. None: the time was over.
+    pub(crate) async fn read_index(&self, until: Instant) -> Option<u64> {
+        loop {
+            let index = self.at_leader(until, || None, |leader| self.confirm(leader)).await;
+            if let Some(Some(index)) = index {
+                return Some(index);
+            }
+            if !self.pause(until).await {
+                return None;
+            }
+        }
+    }
+
+    /// Asks the current leader, if there is one, for as long as it is the leader.
+    async fn at_leader<T, F: Future<Output = T>>(
+        &self,
+        until: Instant,
+        lost: impl Fn() -> T,
+        ask: impl FnOnce(Option<NodeId>) -> F,
+    ) -> Option<T> {
+        let mut leadership = self.leadership.clone();
+        let now = leadership.borrow_and_update().clone();
+        let leader = if now.is_leader { None } else { Some(now.leader.as_ref()?.id) };
+        let ended = async {
+            // An error means that the replica has stopped: the same end.
+            let _ = leadership.wait_for(|current| *current != now).await;
+        };
+        tokio::select! {
+            biased;
+            answer = ask(leader) => Some(answer),
+            () = ended => Some(lost()),
+            () = sleep_until(until) => Some(lost()),
+        }
+    }
+
+    /// `leader` is None where it is this replica.
+    async fn propose(&self, leader: Option<NodeId>, batch: &Batch) -> Answer {
+        match leader {
+            None => propose_here(&self.raft, batch.clone()).await,
+            Some(leader) => self.peers.propose(leader, batch).await,
+        }
+    }
+
+    async fn confirm(&self, leader: Option<NodeId>) -> Option<u64> {
+        match leader {
+            None => {
+                self.metrics.read_rounds.inc();
+                let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.ok()?;
+                Some(linearizer.read_log_id().index())
+            }
+            Some(leader) => self.peers.read_index(leader).await,
+        }
+    }
+
+    /// Waits a moment, or for another leader. False: the time is over, or the replica has stopped.
+    async fn pause(&self, until: Instant) -> bool {
+        let mut leadership = self.leadership.clone();
+        let end = until.min(Instant::now() + PAUSE);
+        tokio::select! {
+            changed = leadership.changed() => changed.is_ok(),
+            () = sleep_until(end) => end < until,
+        }
+    }
+}
+
+/// Proposes to the Raft of this process.
+pub(crate) async fn propose_here(raft: &Raft, batch: Batch) -> Answer {
+    match raft.client_write(batch).await {
+        Ok(response) => Answer::Outcomes(response.data),
+        Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Answer::NotTaken,
+        Err(_) => Answer::Unclear,
+    }
+}
