@@ -14,6 +14,8 @@ pub struct ApiError {
     pub reason: &'static str,
     pub message: String,
     pub details: Option<Details>,
+    /// `metadata.continue`: how to go on with a list that has expired.
+    pub continues: Option<String>,
 }
 
 /// `metav1.StatusDetails`.
@@ -45,7 +47,7 @@ pub fn qualified(resource: &str, group: &str) -> String {
 
 impl ApiError {
     pub fn new(code: u16, reason: &'static str, message: impl Into<String>) -> Self {
-        ApiError { code, reason, message: message.into(), details: None }
+        ApiError { code, reason, message: message.into(), details: None, continues: None }
     }
 
     fn about(mut self, group: &str, kind: &str, name: &str) -> Self {
@@ -124,10 +126,10 @@ impl ApiError {
         Self::new(422, "Invalid", format!("{what} \"{name}\" is invalid: {joined}")).with_details(details)
     }
 
-    pub fn method_not_supported(group: &str, resource: &str, verb: &str) -> Self {
-        let what = qualified(resource, group);
-        Self::new(405, "MethodNotAllowed", format!("{verb} is not supported on resources of kind \"{what}\""))
-            .about(group, resource, "")
+    /// The path is there, but not for this method.
+    pub fn method_not_allowed() -> Self {
+        let message = "the server does not allow this method on the requested resource";
+        Self::new(405, "MethodNotAllowed", message).with_details(Details::default())
     }
 
     /// The resourceVersion asked for is older than what is retained.
@@ -163,7 +165,11 @@ impl ApiError {
         let mut status = Map::new();
         status.insert("kind".into(), "Status".into());
         status.insert("apiVersion".into(), "v1".into());
-        status.insert("metadata".into(), json!({}));
+        let metadata = match &self.continues {
+            Some(token) => json!({ "continue": token }),
+            None => json!({}),
+        };
+        status.insert("metadata".into(), metadata);
         status.insert("status".into(), "Failure".into());
         if !self.message.is_empty() {
             status.insert("message".into(), self.message.clone().into());

@@ -382,7 +382,7 @@ fn write_number(out: &mut Vec<u8>, number: u32, value: i64) {
     write_varint(out, value as u64);
 }
 
-fn write_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
+pub fn write_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     write_tag(out, number, BYTES);
     write_varint(out, bytes.len() as u64);
     out.extend_from_slice(bytes);

@@ -1,0 +1,56 @@
+//! What every request can reach: the replica, the resources that are served, the settings, the metrics.
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwap;
+use ipnet::IpNet;
+use kontiki_raft::Replica;
+use tokio_util::sync::CancellationToken;
+
+use crate::discovery::Registry;
+
+/// What flags decide about requests; see `kontiki serve --help` for the flags.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// `--service-cluster-ip-range`: the first is of the default family.
+    pub service_ranges: Vec<IpNet>,
+    /// `--service-node-port-range`.
+    pub node_ports: RangeInclusive<u16>,
+    /// `--event-ttl`.
+    pub event_ttl: Duration,
+    /// `--min-request-timeout`: watches that name no timeout get one drawn between this and twice this.
+    pub min_request_timeout: Duration,
+    /// `--request-timeout`: the most that any request but a long-running one may take.
+    pub request_timeout: Duration,
+    /// The largest body that a write may have.
+    pub max_body: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Settings {
+        Settings {
+            service_ranges: Vec::new(),
+            node_ports: 30000..=32767,
+            event_ttl: Duration::from_secs(3600),
+            min_request_timeout: Duration::from_secs(1800),
+            request_timeout: Duration::from_secs(60),
+            max_body: 3 << 20,
+        }
+    }
+}
+
+pub struct Server {
+    pub replica: Replica,
+    pub registry: ArcSwap<Registry>,
+    pub settings: Settings,
+    /// Cancelled when the server begins to stop: watches end, `/readyz` fails.
+    pub stopping: CancellationToken,
+}
+
+impl Server {
+    pub fn registry(&self) -> Arc<Registry> {
+        self.registry.load_full()
+    }
+}

@@ -1,0 +1,26 @@
+//! Get: one object, from this replica's own state.
+
+use kontiki_storage::View;
+
+use super::list::{settled_view, uint};
+use super::{Answer, Object, Request};
+use crate::status::{ApiError, Result};
+
+pub async fn get(request: &mut Request) -> Result<Answer> {
+    let view = view(request).await?;
+    let record = view.get(request.key().as_str()).ok_or_else(|| request.not_found())?;
+    Ok(Answer::Object { code: 200, object: Object::Stored(record.value.clone()) })
+}
+
+/// The view that a get of one object is served from: `resourceVersion` unset, 0, or at least this.
+async fn view(request: &Request) -> Result<View> {
+    match request.query.text("resourceVersion") {
+        "" => request.fresh_view().await,
+        "0" => Ok(request.server.replica.store().view()),
+        text => {
+            // Upstream forgets to make this one a bad request.
+            let revision = uint("resourceVersion", text).map_err(|why| ApiError::new(500, "", why))?;
+            settled_view(request, revision).await
+        }
+    }
+}

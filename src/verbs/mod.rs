@@ -1,0 +1,186 @@
+//! What is done about a request on a resource, once it is known who asks and that they may.
+//!
+//! [`run`] finds the resource and hands the [`Request`] to its verb; a verb gives an [`Answer`], which `respond` turns
+//! into the representation that the client accepts.
+
+pub mod get;
+pub mod list;
+pub mod watch;
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::{HeaderMap, Method};
+use kontiki_storage::{Key, Record, View};
+use serde_json::Value;
+use tokio::time::Instant;
+
+use crate::auth::User;
+use crate::discovery::{Registry, Resource, Subresource, Verbs};
+use crate::kinds::{self, Kind};
+use crate::request::{Accept, Query, RequestInfo, Verb};
+use crate::schema::{Node, builtin};
+use crate::server::Server;
+use crate::status::{ApiError, Result};
+
+/// A request on a resource. The body has been read whole, within its limit.
+pub struct Request {
+    pub server: Arc<Server>,
+    pub info: RequestInfo,
+    pub resource: Arc<Resource>,
+    pub user: User,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub accept: Accept,
+    pub body: Bytes,
+    /// When the client is told that it took too long.
+    pub deadline: Instant,
+    /// Texts of `Warning: 299` headers.
+    pub warnings: Vec<String>,
+}
+
+impl Request {
+    pub fn namespace(&self) -> &str {
+        &self.info.namespace
+    }
+
+    pub fn name(&self) -> &str {
+        &self.info.name
+    }
+
+    /// The rules of the kind of the resource in the version that the request speaks.
+    pub fn kind(&self) -> Result<&'static dyn Kind> {
+        let resource = &self.resource;
+        kinds::find(&resource.group, &resource.kind)
+            .ok_or_else(|| ApiError::internal(format!("kind {} has no rules", resource.kind)))
+    }
+
+    /// The schema of the resource in the version that the request speaks.
+    pub fn node(&self) -> Result<Node<'static>> {
+        let resource = &self.resource;
+        builtin()
+            .kind(&resource.group, &resource.version, &resource.kind)
+            .ok_or_else(|| ApiError::internal(format!("kind {} has no schema", resource.kind)))
+    }
+
+    pub fn subresource(&self) -> Option<&Subresource> {
+        self.resource.subresource(&self.info.subresource)
+    }
+
+    /// Where the object that the path names is stored.
+    pub fn key(&self) -> Key {
+        key(&self.resource, &self.info.namespace, &self.info.name)
+    }
+
+    pub fn not_found(&self) -> ApiError {
+        ApiError::not_found(&self.resource.group, &self.resource.plural, &self.info.name)
+    }
+
+    /// A view that has everything which was acknowledged to anybody before now.
+    pub async fn fresh_view(&self) -> Result<View> {
+        self.server.replica.read_barrier(self.deadline).await.map_err(barrier_error)
+    }
+}
+
+/// Of requests that were to wait for a quorum.
+pub fn barrier_error(error: kontiki_raft::BarrierError) -> ApiError {
+    ApiError::timeout(error.to_string())
+}
+
+/// `table/namespace/name`, or `table/name` for what is in no namespace.
+pub fn key(resource: &Resource, namespace: &str, name: &str) -> Key {
+    match resource.namespaced {
+        true => format!("{}/{namespace}/{name}", resource.table).into(),
+        false => format!("{}/{name}", resource.table).into(),
+    }
+}
+
+/// Namespace (empty where there is none) and name of what a key stores.
+pub fn place_of<'k>(resource: &Resource, key: &'k Key) -> (&'k str, &'k str) {
+    let rest = key.as_str().split_once('/').map_or("", |(_, rest)| rest);
+    if resource.namespaced { rest.split_once('/').unwrap_or(("", rest)) } else { ("", rest) }
+}
+
+/// One object of an answer.
+pub enum Object {
+    /// As it is stored: JSON in the stored version.
+    Stored(Bytes),
+    /// In the version that it is to be shown in, `kind` and `apiVersion` included.
+    Made(Value),
+}
+
+pub enum Answer {
+    Object { code: u16, object: Object },
+    List(list::List),
+    Watch(watch::Watch),
+}
+
+/// The bytes of a record, decoded in the stored version.
+pub fn decode_stored(record: &Record) -> Result<Value> {
+    serde_json::from_slice(&record.value).map_err(|e| ApiError::internal(format!("the stored {}: {e}", record.key)))
+}
+
+/// The resource that a path names, if the method may be used there. None where even the group is unknown.
+pub fn resolve(registry: &Registry, info: &RequestInfo, method: &Method) -> Option<Result<Arc<Resource>>> {
+    let group = registry.group(&info.group)?;
+    let found = group.version(&info.version).and_then(|version| version.resource(&info.resource));
+    let Some(resource) = found else { return Some(Err(ApiError::unknown_path())) };
+    Some(match allowed(resource, info) {
+        None => Err(ApiError::unknown_path()),
+        Some(verbs) if info.verb != Verb::Other && *method != Method::HEAD && verbs.has(needed(info.verb)) => {
+            Ok(resource.clone())
+        }
+        Some(_) => Err(ApiError::method_not_allowed()),
+    })
+}
+
+/// The verbs that the path takes; none where there is no such path.
+fn allowed(resource: &Resource, info: &RequestInfo) -> Option<Verbs> {
+    let in_place = !resource.namespaced || !info.namespace.is_empty();
+    if !info.subresource.is_empty() {
+        return resource.subresource(&info.subresource).filter(|_| in_place).map(|subresource| subresource.verbs);
+    }
+    // Of these verbs, those that the resource has.
+    let on = |verbs: &[Verbs]| {
+        let taken = verbs.iter().filter(|verb| resource.verbs.has(**verb));
+        taken.copied().reduce(Verbs::or)
+    };
+    const COLLECTION: &[Verbs] = &[Verbs::LIST, Verbs::WATCH, Verbs::CREATE, Verbs::DELETE_COLLECTION];
+    match (info.name.is_empty(), in_place) {
+        // Named on the old watch path.
+        (false, true) if info.verb == Verb::Watch => on(&[Verbs::WATCH]),
+        (false, true) => on(&[Verbs::GET, Verbs::UPDATE, Verbs::PATCH, Verbs::DELETE]),
+        (true, true) => on(COLLECTION),
+        // Across namespaces there is only reading.
+        (true, false) => on(COLLECTION).map(|_| on(&[Verbs::LIST, Verbs::WATCH]).unwrap_or_default()),
+        (false, false) => None,
+    }
+}
+
+fn needed(verb: Verb) -> Verbs {
+    match verb {
+        Verb::Get => Verbs::GET,
+        Verb::List => Verbs::LIST,
+        Verb::Watch => Verbs::WATCH,
+        Verb::Create => Verbs::CREATE,
+        Verb::Update => Verbs::UPDATE,
+        Verb::Patch => Verbs::PATCH,
+        Verb::Delete => Verbs::DELETE,
+        Verb::DeleteCollection => Verbs::DELETE_COLLECTION,
+        Verb::Other => Verbs::default(),
+    }
+}
+
+/// Does what the request asks.
+pub async fn run(request: &mut Request) -> Result<Answer> {
+    if let Some(text) = kinds::find(&request.resource.group, &request.resource.kind).and_then(|kind| kind.deprecated())
+    {
+        request.warnings.push(text.to_owned());
+    }
+    match request.info.verb {
+        Verb::Get => get::get(request).await,
+        Verb::List => list::list(request).await,
+        Verb::Watch => watch::watch(request).await,
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
