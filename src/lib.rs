@@ -8,6 +8,7 @@ pub mod facts;
 pub mod field;
 pub mod kinds;
 pub mod object;
+pub mod patch;
 pub mod quantity;
 pub mod request;
 pub mod respond;

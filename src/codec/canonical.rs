@@ -60,7 +60,8 @@ pub fn canonicalize(node: Node<'_>, value: &mut Value) {
     }
 }
 
-fn changed(text: Cow<'_, str>) -> Option<String> {
+/// The text where it isn't what was read.
+pub(crate) fn changed(text: Cow<'_, str>) -> Option<String> {
     match text {
         Cow::Borrowed(_) => None,
         Cow::Owned(text) => Some(text),
@@ -87,7 +88,7 @@ fn structure(node: Node<'_>, entry: &Struct, map: &mut Map<String, Value>) {
 }
 
 /// Adds the fields that are printed even when nobody set them.
-pub(super) fn complete(node: Node<'_>, entry: &Struct, map: &mut Map<String, Value>) {
+pub(crate) fn complete(node: Node<'_>, entry: &Struct, map: &mut Map<String, Value>) {
     for field in entry.printed() {
         if !map.contains_key(&*field.name) {
             map.insert(field.name.to_string(), zero_of_field(field, node.of_field(field)));
@@ -96,7 +97,7 @@ pub(super) fn complete(node: Node<'_>, entry: &Struct, map: &mut Map<String, Val
 }
 
 /// Whether a field with this (canonical) value is not printed, or is printed as the zero value that [`complete`] adds.
-pub(super) fn left_out(field: &Field, node: Node<'_>, value: &Value) -> bool {
+pub(crate) fn left_out(field: &Field, node: Node<'_>, value: &Value) -> bool {
     if value.is_null() {
         return !node.def().nullable;
     }
@@ -136,7 +137,7 @@ fn zero_of_field(field: &Field, node: Node<'_>) -> Value {
 }
 
 /// What Go prints for a variable of this type that nobody set.
-pub(super) fn zero(node: Node<'_>) -> Value {
+pub(crate) fn zero(node: Node<'_>) -> Value {
     match node.ty() {
         Type::Struct(id) => {
             let mut map = Map::new();

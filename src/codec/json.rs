@@ -1,6 +1,7 @@
 //! JSON text, piece by piece, with the errors of Go's `encoding/json`.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 
 use serde_json::{Map, Number, Value};
 
@@ -21,6 +22,19 @@ pub fn decode_untyped(bytes: &[u8]) -> Result<Value> {
     let value = parser.untyped(0)?;
     parser.end()?;
     Ok(value)
+}
+
+/// The same, with `duplicate field "…"` for each key that an object has twice.
+pub fn decode_untyped_strict(bytes: &[u8]) -> Result<(Value, Vec<String>)> {
+    let text = text_of(bytes);
+    let mut parser = Parser::new(&text);
+    let value = parser.untyped(0)?;
+    parser.end()?;
+    let mut findings = Vec::new();
+    if parser.repeated {
+        Parser::new(&text).duplicates(&mut String::new(), &mut findings)?;
+    }
+    Ok((value, findings))
 }
 
 /// What Go calls the JSON that a value would be.
@@ -44,6 +58,8 @@ pub(super) struct Parser<'t> {
     text: &'t str,
     bytes: &'t [u8],
     at: usize,
+    /// An object had a key twice.
+    repeated: bool,
 }
 
 /// One step of an object or a list.
@@ -54,7 +70,7 @@ pub(super) enum Step<T> {
 
 impl<'t> Parser<'t> {
     pub(super) fn new(text: &'t str) -> Self {
-        Parser { text, bytes: text.as_bytes(), at: 0 }
+        Parser { text, bytes: text.as_bytes(), at: 0, repeated: false }
     }
 
     /// The next byte that is no white space; 0 at the end.
@@ -321,7 +337,8 @@ impl<'t> Parser<'t> {
                 let mut map = Map::new();
                 let mut first = true;
                 while let Step::Item(key) = self.key(first)? {
-                    map.insert(key.into_owned(), self.untyped(depth)?);
+                    let value = self.untyped(depth)?;
+                    self.repeated |= map.insert(key.into_owned(), value).is_some();
                     first = false;
                 }
                 Value::Object(map)
@@ -360,6 +377,45 @@ impl<'t> Parser<'t> {
             }
             _ => return self.no_value(),
         })
+    }
+}
+
+impl Parser<'_> {
+    /// Steps over a value (which is JSON and not too deep) at `path`, and reports the keys that its objects have twice.
+    fn duplicates(&mut self, path: &mut String, findings: &mut Vec<String>) -> Result<()> {
+        let end = path.len();
+        match self.peek() {
+            b'{' => {
+                let mut seen = HashSet::new();
+                let mut first = true;
+                while let Step::Item(key) = self.key(first)? {
+                    first = false;
+                    if end > 0 {
+                        path.push('.');
+                    }
+                    path.push_str(&key);
+                    if !seen.insert(key) {
+                        let finding = format!("duplicate field \"{path}\"");
+                        if !findings.contains(&finding) {
+                            findings.push(finding);
+                        }
+                    }
+                    self.duplicates(path, findings)?;
+                    path.truncate(end);
+                }
+            }
+            b'[' => {
+                let mut index = 0;
+                while let Step::Item(()) = self.element(index == 0)? {
+                    path.push_str(&format!("[{index}]"));
+                    self.duplicates(path, findings)?;
+                    path.truncate(end);
+                    index += 1;
+                }
+            }
+            _ => drop(self.skip(0)?),
+        }
+        Ok(())
     }
 }
 
@@ -403,6 +459,14 @@ mod tests {
             assert_eq!(decode_untyped(text.as_bytes()), Err(Syntax(error.to_owned())), "{text}");
         }
         assert_eq!(decode_untyped("[".repeat(100_000).as_bytes()), Err(Syntax("exceeded max depth".into())));
+    }
+
+    #[test]
+    fn keys_that_are_there_twice_are_told() {
+        let text = br#"{"a": 1, "b": [{"c": 1, "d": {}, "c": 2, "c": 3}], "a": {"e": 1}}"#;
+        let (value, findings) = decode_untyped_strict(text).expect("JSON");
+        assert_eq!(value, serde_json::json!({"a": {"e": 1}, "b": [{"c": 3, "d": {}}]}));
+        assert_eq!(findings, ["duplicate field \"b[0].c\"", "duplicate field \"a\""]);
     }
 
     proptest! {

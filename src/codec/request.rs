@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use super::decode::{Error, decode};
+use super::decode::{Decoded, Error, decode};
 use super::json::{self, Syntax};
 use super::yaml::from_yaml;
 use super::{decode_untyped, protobuf};
@@ -32,6 +32,17 @@ pub struct Target<'t> {
     pub kind: &'t str,
 }
 
+impl Target<'_> {
+    /// Whether an object says that it is of this kind, or says nothing.
+    pub(crate) fn is_said_by(&self, object: &Value) -> bool {
+        says(object, *self)
+    }
+
+    pub(crate) fn name_kind(&self, object: &mut Value) {
+        name_kind(object, *self);
+    }
+}
+
 /// Reads the body of a built-in kind: the canonical object, with its `apiVersion` and `kind`, and the warnings.
 pub fn decode_body(
     target: Target<'_>,
@@ -50,7 +61,8 @@ pub fn decode_body(
         let envelope = protobuf::unwrap(body).map_err(|why| unrecognized(&why))?;
         let meta = Meta { api_version: envelope.api_version, kind: envelope.kind };
         let actual = meta.actual(target).map_err(|why| unrecognized(&why))?;
-        let decoded = protobuf::decode(actual.node(target, node)?, &envelope.raw);
+        let other = actual.node(target, node).map_err(|why| actual.cannot(target, &why))?;
+        let decoded = protobuf::decode(other, &envelope.raw);
         let mut value = decoded.map_err(|why| actual.cannot(target, &why))?;
         actual.check(target)?;
         name_kind(&mut value, target);
@@ -70,7 +82,7 @@ pub fn decode_body(
     } else {
         let meta = Meta::read(text).map_err(|why| unrecognized(&why))?;
         let actual = meta.actual(target).map_err(|why| unrecognized(&why))?;
-        let other = actual.node(target, node)?;
+        let other = actual.node(target, node).map_err(|why| actual.cannot(target, &why))?;
         if let Err(Error::Syntax(why) | Error::Value(why)) = decode(other, text) {
             return Err(actual.cannot(target, &why));
         }
@@ -95,6 +107,24 @@ pub fn decode_body(
     };
     name_kind(&mut decoded.value, target);
     Ok((decoded.value, findings))
+}
+
+/// Reads the text that a patch made of an object, with the errors that Go's decoder then has.
+pub(crate) fn decode_again(target: Target<'_>, node: Node<'_>, text: &[u8]) -> Result<Decoded, String> {
+    let decoded = decode(node, text);
+    let mut decoded = match decoded {
+        Ok(decoded) if says(&decoded.value, target) => decoded,
+        decoded => {
+            let actual = Meta::read(text)?.actual(target)?;
+            decode(actual.node(target, node)?, text).map_err(|why| why.to_string())?;
+            if let Some(why) = actual.unconvertible(target) {
+                return Err(why);
+            }
+            decoded.map_err(|why| why.to_string())?
+        }
+    };
+    name_kind(&mut decoded.value, target);
+    Ok(decoded)
 }
 
 fn name_kind(value: &mut Value, target: Target<'_>) {
@@ -230,7 +260,7 @@ impl Actual {
     }
 
     /// The schema that reads it. Of versions that aren't served any more only the kind is known.
-    fn node(&self, target: Target<'_>, taken: Node<'static>) -> Result<Node<'static>, ApiError> {
+    fn node<'n>(&self, target: Target<'_>, taken: Node<'n>) -> Result<Node<'n>, String> {
         if let Some(node) = builtin().kind(&self.group, &self.version, &self.kind) {
             return Ok(node);
         }
@@ -246,8 +276,7 @@ impl Actual {
             _ => "pkg/api/legacyscheme/scheme.go:30",
         };
         let kind = &self.kind;
-        let why = format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme \"{scheme}\"");
-        Err(self.cannot(target, &why))
+        Err(format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme \"{scheme}\""))
     }
 
     /// Only the kind itself may stand for the kind that is taken, and only in the version that is taken.
@@ -261,10 +290,15 @@ impl Actual {
                 "the API version in the data ({said}) does not match the expected API version ({taken})"
             )));
         }
+        let why = self.unconvertible(target).unwrap_or_default();
+        Err(self.cannot(target, &why))
+    }
+
+    /// Another kind can't be made the one that is taken.
+    fn unconvertible(&self, target: Target<'_>) -> Option<String> {
         let (version, kind, taken) = (&self.version, &self.kind, target.kind);
         let internal = internal_package(target);
-        let why = format!("converting ({version}.{kind}) to ({internal}.{taken}): unknown conversion");
-        Err(self.cannot(target, &why))
+        (kind != taken).then(|| format!("converting ({version}.{kind}) to ({internal}.{taken}): unknown conversion"))
     }
 }
 
