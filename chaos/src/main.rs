@@ -1,2 +1,43 @@
+//! `kontiki-chaos`: clusters to break, load to put on them, and drills that say what was lost.
 #![forbid(unsafe_code)]
-fn main() {}
+
+mod balancer;
+mod client;
+mod cluster;
+mod drill;
+mod history;
+mod load;
+mod process;
+
+use clap::{Parser, Subcommand};
+
+/// Start clusters, put load on API servers, and rehearse failovers.
+#[derive(Parser)]
+#[command(name = "kontiki-chaos", version, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start replicas and a load balancer in front of them, and run until interrupted.
+    Cluster(cluster::Args),
+    /// Put load on an API server and say what an operation takes. Works against any kube-apiserver.
+    Load(load::Args),
+    /// Rehearse a failure under load and count what was lost.
+    #[command(subcommand)]
+    Drill(drill::Drill),
+}
+
+fn main() -> anyhow::Result<()> {
+    let cli = Cli::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match cli.command {
+            Command::Cluster(args) => cluster::run(args).await,
+            Command::Load(args) => load::run(args).await,
+            Command::Drill(drill) => drill::run(drill).await,
+        }
+    })
+}
