@@ -19,9 +19,20 @@ use crate::object::Fields;
 use crate::schema::{Node, builtin};
 use crate::status::ApiError;
 
-/// Kinds of which some recorded writes come out differently: a service gets its addresses and ports beside these rules,
-/// and the decoder does not tell `{}` from nothing, which a volume without capacity shows.
-const OPEN: &[&str] = &["Service", "PersistentVolume"];
+/// Kinds of which some recorded writes come out differently.
+const OPEN: &[&str] = &[
+    // Its addresses and ports are claimed beside these rules.
+    "Service",
+    // The decoder does not tell `{}` from nothing, which a volume without capacity and a template without labels show.
+    "PersistentVolume",
+    // Their templates are not checked whole yet.
+    "DaemonSet",
+    "Deployment",
+    "PodTemplate",
+    "ReplicaSet",
+    "ReplicationController",
+    "StatefulSet",
+];
 
 /// How much of `generateName` goes into a name.
 const MAX_PREFIX: usize = 58;

@@ -38,6 +38,7 @@ pub mod service_alloc;
 pub mod storage_kinds;
 pub mod volume_shapes;
 pub mod volume_sources;
+pub mod workloads;
 
 /// The form that `metadata.name` must have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -212,6 +213,8 @@ static TABLE: LazyLock<HashMap<(&'static str, &'static str), &'static dyn Kind>>
         scheduling::KINDS,
         service::KINDS,
         storage_kinds::KINDS,
+        workloads::deployments::KINDS,
+        workloads::sets::KINDS,
     ];
     groups.iter().flat_map(|kinds| kinds.iter()).map(|kind| ((kind.group(), kind.kind()), *kind)).collect()
 });

@@ -174,6 +174,15 @@ pub fn label_value(text: &str) -> Vec<String> {
     messages
 }
 
+pub fn percent(text: &str) -> Vec<String> {
+    let fits = text.strip_suffix('%').is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit()));
+    if fits {
+        return Vec::new();
+    }
+    let what = "a valid percent string must be a numeric string followed by an ending '%'";
+    vec![regex_message(what, "[0-9]+%", &["1%", "93%"])]
+}
+
 /// What may stand as one segment of a path.
 pub fn path_segment(text: &str) -> Vec<String> {
     if matches!(text, "." | "..") {

@@ -256,6 +256,16 @@ fn beta_class_warning(object: &Value) -> Vec<String> {
 
 pub struct PersistentVolumeClaim;
 
+/// Warnings about a claim's spec at `path`, also where it stands in a template.
+pub fn claim_spec_warnings(spec: &Value, path: &str) -> Vec<String> {
+    let fractional = ["requests", "limits"].into_iter().filter_map(|list| {
+        let amount = spec.at(&["resources", list, "storage"]).filter(|amount| !quantity::is_whole_amount(amount))?;
+        let path = format!("{path}.resources.{list}[storage]");
+        Some(format!("{path}: fractional byte value {amount} is invalid, must be an integer"))
+    });
+    fractional.collect()
+}
+
 /// Defaults of a claim's spec, also where it stands in a template.
 pub fn default_claim_spec(spec: &mut Value) {
     spec.set_default("volumeMode", "Filesystem");
@@ -455,14 +465,7 @@ impl Kind for PersistentVolumeClaim {
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
         let mut warnings = beta_class_warning(object);
-        for list in ["requests", "limits"] {
-            if let Some(amount) = object.at(&["spec", "resources", list, "storage"])
-                && !quantity::is_whole_amount(amount)
-            {
-                let path = format!("spec.resources.{list}[storage]");
-                warnings.push(format!("{path}: fractional byte value {amount} is invalid, must be an integer"));
-            }
-        }
+        warnings.extend(claim_spec_warnings(&object["spec"], "spec"));
         warnings
     }
 

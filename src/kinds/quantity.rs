@@ -4,7 +4,6 @@ use serde_json::Value;
 
 use super::names;
 use crate::field::{Errors, Path, Raw};
-use crate::quantity::Quantity;
 
 /// The suffixes, as powers of ten in billionths or as powers of two.
 const DECIMAL: &[(&str, i32)] =
@@ -77,17 +76,6 @@ pub fn basic(errors: &mut Errors, path: &Path<'_>, value: &Value) {
 /// How many times `b` goes into `a`.
 pub fn ratio(a: &Value, b: &Value) -> f64 {
     of(a) as f64 / of(b) as f64
-}
-
-/// Rounds the amounts of a resource list up to thousandths, as upstream's defaults do.
-pub fn round_amounts(list: Option<&mut Value>) {
-    for (_, amount) in list.and_then(Value::as_object_mut).into_iter().flatten() {
-        if let Some(exact) = amount.as_str().and_then(|text| Quantity::parse(text).ok())
-            && exact.nanos() % 1_000_000 != 0
-        {
-            *amount = exact.round_up_milli().to_string().into();
-        }
-    }
 }
 
 /// Whether an amount has no fraction.

@@ -9,6 +9,7 @@ use super::Kind;
 use super::go_shape::{self, Part, Shape};
 use super::meta;
 use super::names;
+use super::pods::resources::default_amounts;
 use super::quantity;
 use crate::field::{Errors, Path, Raw};
 use crate::object::Fields;
@@ -155,8 +156,10 @@ impl Kind for ResourceQuota {
     }
 
     fn default(&self, object: &mut Value) {
-        for path in [["spec", "hard"], ["status", "hard"], ["status", "used"]] {
-            quantity::round_amounts(object.at_mut(&path));
+        for (holder, list) in [("spec", "hard"), ("status", "hard"), ("status", "used")] {
+            if let Some(holder) = object.at_mut(&[holder]) {
+                default_amounts(holder, list);
+            }
         }
     }
 
@@ -326,7 +329,7 @@ impl Kind for LimitRange {
                 }
             }
             for list in LISTS {
-                quantity::round_amounts(limit.at_mut(&[list]));
+                default_amounts(limit, list);
             }
         }
     }
