@@ -62,6 +62,45 @@ pub fn label_selector(errors: &mut Errors, path: &Path<'_>, selector: &Value) {
     }
 }
 
+const MAX_REASON: usize = 1024;
+const MAX_CONDITION_MESSAGE: usize = 32 * 1024;
+
+/// A list of `metav1.Condition`.
+pub fn conditions(errors: &mut Errors, list: &Path<'_>, conditions: &[Value]) {
+    for (i, condition) in conditions.iter().enumerate() {
+        let path = list.index(i);
+        let kind = condition.text_at(&["type"]);
+        if conditions[..i].iter().any(|other| other.text_at(&["type"]) == kind) {
+            errors.duplicate(&path.child("type"), kind);
+        }
+        names::invalid_each(errors, &path.child("type"), kind, names::qualified_name(kind));
+        let status = condition.text_at(&["status"]);
+        if !CONDITION_STATUSES.contains(&status) {
+            errors.not_supported(&path.child("status"), status, CONDITION_STATUSES);
+        }
+        if let Some(n) = condition.int_at(&["observedGeneration"]).filter(|n| *n < 0) {
+            errors.invalid(&path.child("observedGeneration"), n, "must be greater than or equal to zero");
+        }
+        if condition.at(&["lastTransitionTime"]).is_none() {
+            errors.required(&path.child("lastTransitionTime"), "must be set");
+        }
+        let reason = condition.text_at(&["reason"]);
+        if reason.is_empty() {
+            errors.required(&path.child("reason"), "must be set");
+        } else {
+            names::invalid_each(errors, &path.child("reason"), reason, names::condition_reason(reason));
+            if reason.len() > MAX_REASON {
+                errors.too_long(&path.child("reason"), MAX_REASON);
+            }
+        }
+        if condition.text_at(&["message"]).len() > MAX_CONDITION_MESSAGE {
+            errors.too_long(&path.child("message"), MAX_CONDITION_MESSAGE);
+        }
+    }
+}
+
+pub const CONDITION_STATUSES: &[&str] = &["False", "True", "Unknown"];
+
 const STANDARD_FINALIZERS: &[&str] = &["kubernetes", "orphan", "foregroundDeletion"];
 
 /// The name of a finalizer: one of Kubernetes' own, or one with a domain.

@@ -13,11 +13,16 @@ use serde_json::Value;
 use crate::field::Errors;
 use crate::object::Fields;
 
+pub mod admission_policies;
+pub mod api_service;
+pub mod cel;
+pub mod certificates;
 pub mod config;
 pub mod coordination;
 pub mod diff;
 pub mod endpoints;
 pub mod events;
+pub mod flowcontrol;
 pub mod go_shape;
 #[cfg(test)]
 mod golden_tests;
@@ -38,6 +43,7 @@ pub mod service_alloc;
 pub mod storage_kinds;
 pub mod volume_shapes;
 pub mod volume_sources;
+pub mod webhooks;
 pub mod workloads;
 
 /// The form that `metadata.name` must have.
@@ -199,12 +205,26 @@ pub fn copy_field(object: &mut Value, old: &Value, field: &str) {
     }
 }
 
+/// Makes the metadata what it is in `old`, but for the managers of fields, who saw a change.
+pub fn keep_metadata(object: &mut Value, old: &Value) {
+    let managers = object.take_at(&["metadata", "managedFields"]);
+    copy_field(object, old, "metadata");
+    match managers {
+        Some(managers) => object.set(&["metadata", "managedFields"], managers),
+        None => drop(object.take_at(&["metadata", "managedFields"])),
+    }
+}
+
 static TABLE: LazyLock<HashMap<(&'static str, &'static str), &'static dyn Kind>> = LazyLock::new(|| {
     let groups: &[&[&'static dyn Kind]] = &[
+        admission_policies::KINDS,
+        api_service::KINDS,
+        certificates::KINDS,
         config::KINDS,
         coordination::KINDS,
         endpoints::KINDS,
         events::KINDS,
+        flowcontrol::KINDS,
         networking::KINDS,
         node::KINDS,
         persistent::KINDS,
@@ -213,6 +233,7 @@ static TABLE: LazyLock<HashMap<(&'static str, &'static str), &'static dyn Kind>>
         scheduling::KINDS,
         service::KINDS,
         storage_kinds::KINDS,
+        webhooks::KINDS,
         workloads::deployments::KINDS,
         workloads::sets::KINDS,
     ];

@@ -106,6 +106,24 @@ pub fn dns1035_label(text: &str) -> Vec<String> {
     messages
 }
 
+/// The reason of a condition.
+pub fn condition_reason(text: &str) -> Vec<String> {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    let bytes = text.as_bytes();
+    let fits = bytes.first().is_some_and(u8::is_ascii_alphabetic)
+        && bytes.last().is_some_and(|b| word(*b))
+        && bytes.iter().all(|b| word(*b) || matches!(b, b',' | b':'));
+    if fits {
+        return Vec::new();
+    }
+    vec![regex_message(
+        "a condition reason must start with alphabetic character, optionally followed by a string of alphanumeric \
+         characters or '_,:', and must end with an alphanumeric character or '_'",
+        "[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?",
+        &["my_name", "MY_NAME", "MyName", "ReasonA,ReasonB", "ReasonA:ReasonB"],
+    )]
+}
+
 pub fn wildcard_dns_subdomain(text: &str) -> Vec<String> {
     let mut messages = too_long(text, 253);
     if !text.strip_prefix("*.").is_some_and(is_subdomain) {
