@@ -222,7 +222,9 @@ pub fn check(expression: &str, scope: &Scope, output: Output, path: &Path<'_>, e
 fn compile(expression: &str, scope: &Scope) -> Result<Type, Vec<String>> {
     let parser = Parser::new().enable_optional_syntax(true);
     let (root, source) = parser.parse_with_source_info(expression).map_err(|failed| {
-        let at = |(line, column): (isize, isize)| (line.max(1) as usize, column.max(0) as usize);
+        // In an empty text, cel-go places the end before the first column.
+        let least = isize::from(!expression.is_empty());
+        let at = |(line, column): (isize, isize)| (line.max(1) as usize, (column - 1 + least).max(0) as usize);
         failed.errors.iter().map(|error| located(expression, at(error.pos), &error.msg)).collect::<Vec<_>>()
     })?;
     let mut checker = Checker { scope, source: &source, expression, locals: Vec::new(), errors: Vec::new() };

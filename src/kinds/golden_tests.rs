@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Map, Value};
 
+use super::certificates::CertificateSigningRequest;
 use super::{Kind, find, meta};
 use crate::codec::tests::{files, shared};
 use crate::codec::{Media, Target, Validation, canonicalize, decode_body};
@@ -25,6 +26,8 @@ const OPEN: &[&str] = &[
     "Service",
     // The decoder does not tell `{}` from nothing, which a volume without capacity and a template without labels show.
     "PersistentVolume",
+    // Nor a certificate bundle of no bytes.
+    "ValidatingWebhookConfiguration",
     // Their templates are not checked whole yet.
     "DaemonSet",
     "Deployment",
@@ -145,6 +148,10 @@ impl Subject {
             object.take_at(&["metadata", field]);
         }
         self.rules.prepare_create(&mut object);
+        if self.kind == "CertificateSigningRequest" {
+            let groups = ["system:masters", "system:authenticated"].map(str::to_owned);
+            CertificateSigningRequest::set_requester(&mut object, "admin", "admin-uid", &groups, Value::Null);
+        }
         if self.rules.counts_generation() {
             object.set(&["metadata", "generation"], 1);
         }

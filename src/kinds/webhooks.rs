@@ -419,9 +419,10 @@ impl<'a> Url<'a> {
 }
 
 fn check_service(service: &Value, path: &Path<'_>, errors: &mut Errors) {
-    for field in ["name", "namespace"] {
+    // Upstream hands the two over in the wrong order, and so names the one when the other is missing.
+    for (field, reported) in [("namespace", "name"), ("name", "namespace")] {
         if service.text_at(&[field]).is_empty() {
-            errors.required(&path.child(field), "");
+            errors.required(&path.child(reported), "");
         }
     }
     let port = service.int_at(&["port"]).unwrap_or_default();
