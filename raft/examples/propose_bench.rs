@@ -1,12 +1,14 @@
 //! What a proposal and a linearizable read cost: operations a second, latencies, and CPU time of this process for each.
 //! `cargo run --release -p kontiki-raft --example propose_bench`
 
+use std::net::TcpListener;
 use std::path::Path;
 use std::time::Duration;
 
 use bytes::Bytes;
-use kontiki_raft::{Config, Replica};
+use kontiki_raft::{Config, MEMBER_DNS_NAME, MEMBER_ORGANIZATION, PeerTls, Replica, member_common_name};
 use kontiki_storage::{Transaction, Write};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
 use tokio::time::Instant;
 
 const LENGTH: Duration = Duration::from_secs(3);
@@ -14,12 +16,45 @@ const LENGTH: Duration = Duration::from_secs(3);
 #[tokio::main]
 async fn main() {
     let dir = tempfile::tempdir_in(std::env::args().nth(1).unwrap_or_else(|| ".".into())).expect("a directory");
-    let one = vec![start(dir.path(), "n1").await];
-    report("1 replica", &one).await;
+    let alone = Replica::start(Config::new("n1", dir.path().join("alone"))).await.expect("the replica starts");
+    report("1 replica", &[alone.clone()]).await;
+    alone.shutdown().await;
+    report("3 replicas", &cluster(dir.path()).await).await;
 }
 
-async fn start(dir: &Path, name: &str) -> Replica {
-    Replica::start(Config::new(name, dir.join(name))).await.expect("the replica starts")
+/// Three replicas in this process, the leader first.
+async fn cluster(dir: &Path) -> Vec<Replica> {
+    let mut params = CertificateParams::default();
+    params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate().expect("a key")).expect("a CA");
+    let sockets: Vec<_> = (0..3).map(|_| TcpListener::bind("127.0.0.1:0").expect("a port")).collect();
+    let address = |socket: &TcpListener| socket.local_addr().expect("an address");
+    let founders = sockets.iter().enumerate().map(|(n, socket)| (format!("n{n}"), address(socket).to_string()));
+    let founders: Vec<_> = founders.collect();
+    let addresses: Vec<_> = sockets.iter().map(address).collect();
+    drop(sockets);
+    let starting = founders.iter().zip(addresses).map(|((name, address), listen)| {
+        let mut params = CertificateParams::new(vec![MEMBER_DNS_NAME.to_owned()]).expect("a name");
+        params.distinguished_name = DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, MEMBER_ORGANIZATION);
+        params.distinguished_name.push(DnType::CommonName, member_common_name(name));
+        let key = KeyPair::generate().expect("a key");
+        let chain = params.signed_by(&key, &ca).expect("a certificate").der().to_vec();
+        Replica::start(Config {
+            peer_listen: Some(listen),
+            peer_address: address.clone(),
+            initial_cluster: founders.clone(),
+            tls: Some(PeerTls { chain, key: key.serialize_der(), ca: ca.der().to_vec() }),
+            ..Config::new(name, dir.join(name))
+        })
+    });
+    let mut replicas = Vec::new();
+    for started in futures_util::future::join_all(starting).await {
+        replicas.push(started.expect("the replica starts"));
+    }
+    replicas[0].read_barrier(Instant::now() + Duration::from_secs(10)).await.expect("a leader");
+    replicas.sort_by_key(|replica| !replica.is_leader());
+    replicas
 }
 
 async fn report(title: &str, replicas: &[Replica]) {

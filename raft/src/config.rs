@@ -62,7 +62,7 @@ pub struct Timing {
 impl Default for Timing {
     fn default() -> Timing {
         Timing {
-            heartbeat: Duration::from_millis(50),
+            heartbeat: Duration::from_millis(75),
             election_min: Duration::from_millis(200),
             election_max: Duration::from_millis(350),
             snapshot: Duration::from_secs(600),

@@ -17,7 +17,7 @@ mod types;
 
 pub use barrier::BarrierError;
 pub use config::{Config, Limits, StartError, Timing};
-pub use peer::PeerTls;
+pub use peer::{MEMBER_DNS_NAME, MEMBER_ORGANIZATION, NotMember, PeerTls, member_common_name, member_name};
 pub use proposer::ProposeError;
 pub use replica::{Announced, Replica, ReplicaStatus, Role, TransferError, Unreachable};
 pub use route::{Leader, Leadership};

@@ -1,5 +1,6 @@
 //! One replica: its log, its store, its Raft and its peers, put together.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +10,7 @@ use kontiki_storage::{Command, Outcome, Revision, Store, Transaction, View};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{InitializeError, RaftError};
+use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
@@ -21,13 +23,15 @@ use crate::identity::{self, Founders, Identity};
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::metrics::{Metrics, Scrape};
-use crate::peer::{Network, Peers};
+use crate::peer::{self, Network, Peers, Service};
 use crate::proposer::{ProposeError, Proposer};
 use crate::route::{Leader, Leadership, Raft, Route};
 use crate::types::{LogId, NodeId, TypeConfig};
 
 /// How often the sizes of log and disk are looked at.
 const UPKEEP: Duration = Duration::from_millis(500);
+/// How long a replica that has nothing yet waits to hear whether its peers know better.
+const GREETING: Duration = Duration::from_millis(1500);
 /// How long a leader that goes waits for another to take over, and for its own last proposals.
 const HANDOVER: Duration = Duration::from_secs(2);
 
@@ -36,8 +40,7 @@ const HANDOVER: Duration = Duration::from_secs(2);
 pub struct Replica(Arc<Inner>);
 
 struct Inner {
-    identity: Identity,
-    announced: Announced,
+    observer: Observer,
     raft: Raft,
     log: Log,
     store: Store,
@@ -48,7 +51,28 @@ struct Inner {
     failure: watch::Receiver<Option<String>>,
     low_on_space: Arc<AtomicBool>,
     metrics: Metrics,
-    tasks: parking_lot::Mutex<Vec<JoinHandle<()>>>,
+    running: Mutex<Running>,
+}
+
+/// What ends with the replica.
+#[derive(Default)]
+struct Running(Vec<JoinHandle<()>>);
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.0.iter().for_each(JoinHandle::abort);
+    }
+}
+
+/// Knows how the replica is.
+#[derive(Clone)]
+pub(crate) struct Observer {
+    identity: Identity,
+    announced: Announced,
+    raft: Raft,
+    log: Log,
+    store: Store,
+    leadership: watch::Receiver<Leadership>,
 }
 
 /// What a replica tells of itself.
@@ -128,14 +152,25 @@ impl Replica {
             version: config.version.clone(),
             client_url: config.client_url.clone(),
         };
-        let peers = Peers::new();
+        let peers = Peers::new(&config, &identity, announced.clone(), log.clone(), metrics.clone())?;
+        peers.update(founders.members.iter().map(|(id, member)| (id, member)));
+        let listener = match config.peer_listen {
+            Some(address) => Some(peer::listen(address).await?),
+            None => None,
+        };
+        if log.is_pristine() && founders.members.len() > 1 {
+            peers.greet(GREETING).await;
+            if let Some(peer) = peers.wiped().borrow().clone() {
+                return Err(StartError::Wiped { name: config.name, peer });
+            }
+        }
         let (applied, applied_seen) = watch::channel(store.applied().map(|position| position.index));
         let machine = Machine::new(store.clone(), log.clone(), applied, metrics.clone());
-        let network = Network::new();
+        let network = Network::new(peers.clone());
         let raft = openraft::Raft::new(identity.node, raft_config(&config)?, network, log.clone(), machine).await;
         let raft: Raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
-        let members: std::collections::BTreeMap<_, _> = founders.members.into_iter().collect();
         if log.is_pristine() {
+            let members: BTreeMap<_, _> = founders.members.into_iter().collect();
             match raft.initialize(members).await {
                 // Another founder has been quicker and is the leader already.
                 Ok(()) | Err(RaftError::APIError(InitializeError::NotAllowed(_))) => {}
@@ -160,13 +195,30 @@ impl Replica {
             low_on_space: low_on_space.clone(),
             metrics: metrics.clone(),
         };
-        let tasks =
-            vec![tokio::spawn(watch_leadership(raft.clone(), lead, fail, metrics.clone())), tokio::spawn(upkeep.run())];
-        Ok(Replica(Arc::new(Inner {
+        let fail = Arc::new(fail);
+        let mut tasks = vec![
+            tokio::spawn(watch_leadership(raft.clone(), peers.clone(), lead, fail.clone(), metrics.clone())),
+            tokio::spawn(watch_for_wiped(raft.clone(), peers.clone(), fail)),
+            tokio::spawn(upkeep.run()),
+        ];
+        let observer = Observer {
             identity,
             announced,
-            proposer: Proposer::new(route.clone(), config.limits, metrics.clone()),
-            barrier: Barrier::new(route, store.clone(), applied_seen, metrics.clone()),
+            raft: raft.clone(),
+            log: log.clone(),
+            store: store.clone(),
+            leadership: leadership.clone(),
+        };
+        let barrier = Barrier::new(route.clone(), store.clone(), applied_seen, metrics.clone());
+        if let Some(listener) = listener {
+            let (raft, store, barrier) = (raft.clone(), store.clone(), barrier.clone());
+            let service = Service::new(&peers, raft, store, barrier, observer.clone(), low_on_space.clone());
+            tasks.push(peer::serve(listener, service));
+        }
+        Ok(Replica(Arc::new(Inner {
+            observer,
+            proposer: Proposer::new(route, config.limits, metrics.clone()),
+            barrier,
             raft,
             log,
             store,
@@ -175,16 +227,16 @@ impl Replica {
             failure,
             low_on_space,
             metrics,
-            tasks: parking_lot::Mutex::new(tasks),
+            running: Mutex::new(Running(tasks)),
         })))
     }
 
     pub fn name(&self) -> &str {
-        &self.0.identity.name
+        &self.0.observer.identity.name
     }
 
     pub fn id(&self) -> NodeId {
-        self.0.identity.node
+        self.0.observer.identity.node
     }
 
     pub fn store(&self) -> &Store {
@@ -239,29 +291,7 @@ impl Replica {
     }
 
     pub fn status(&self) -> ReplicaStatus {
-        let raft = self.0.raft.metrics().borrow_watched().clone();
-        let role = match raft.state {
-            _ if raft.running_state.is_err() => Role::Stopped,
-            ServerState::Leader => Role::Leader,
-            ServerState::Follower => Role::Follower,
-            ServerState::Candidate => Role::Candidate,
-            ServerState::Learner => Role::Learner,
-            ServerState::Shutdown => Role::Stopped,
-        };
-        ReplicaStatus {
-            name: self.0.identity.name.clone(),
-            id: self.0.identity.node,
-            announced: self.0.announced.clone(),
-            role,
-            term: raft.current_term,
-            leader: self.0.leadership.borrow().leader.as_ref().map(|leader| leader.name.clone()),
-            last_log_index: raft.last_log_index.unwrap_or(0),
-            committed_index: index(&raft.cluster_committed),
-            applied_index: self.0.store.applied().map_or(0, |position| position.index),
-            revision: self.0.store.applied_revision(),
-            state_bytes: self.0.store.disk_size(),
-            log_bytes: self.0.log.size(),
-        }
+        self.0.observer.status()
     }
 
     /// Every member's status, this replica's first.
@@ -277,7 +307,7 @@ impl Replica {
         if raft.state != ServerState::Leader {
             return Err(TransferError::NotLeader);
         }
-        let me = self.0.identity.node;
+        let me = self.0.observer.identity.node;
         let voters: Vec<_> = raft.membership_config.voter_ids().filter(|id| *id != me).collect();
         let matching = raft.replication.unwrap_or_default();
         let best = voters.iter().copied().max_by_key(|id| matching.get(id).and_then(|id| *id));
@@ -306,8 +336,7 @@ impl Replica {
         if let Err(error) = self.0.raft.shutdown().await {
             tracing::warn!(%error, "Raft did not stop cleanly");
         }
-        let tasks = std::mem::take(&mut *self.0.tasks.lock());
-        tasks.iter().for_each(JoinHandle::abort);
+        drop(std::mem::take(&mut *self.0.running.lock()));
         let (store, log) = (self.0.store.clone(), self.0.log.clone());
         let flushed = tokio::task::spawn_blocking(move || {
             log.stop();
@@ -332,6 +361,38 @@ impl Replica {
     }
 }
 
+impl Observer {
+    pub(crate) fn is_leader(&self) -> bool {
+        self.leadership.borrow().is_leader
+    }
+
+    pub(crate) fn status(&self) -> ReplicaStatus {
+        let raft = self.raft.metrics().borrow_watched().clone();
+        let role = match raft.state {
+            _ if raft.running_state.is_err() => Role::Stopped,
+            ServerState::Leader => Role::Leader,
+            ServerState::Follower => Role::Follower,
+            ServerState::Candidate => Role::Candidate,
+            ServerState::Learner => Role::Learner,
+            ServerState::Shutdown => Role::Stopped,
+        };
+        ReplicaStatus {
+            name: self.identity.name.clone(),
+            id: self.identity.node,
+            announced: self.announced.clone(),
+            role,
+            term: raft.current_term,
+            leader: self.leadership.borrow().leader.as_ref().map(|leader| leader.name.clone()),
+            last_log_index: raft.last_log_index.unwrap_or(0),
+            committed_index: index(&raft.cluster_committed),
+            applied_index: self.store.applied().map_or(0, |position| position.index),
+            revision: self.store.applied_revision(),
+            state_bytes: self.store.disk_size(),
+            log_bytes: self.log.size(),
+        }
+    }
+}
+
 impl Inner {
     fn refresh(&self, metrics: &Metrics) {
         let raft = self.raft.metrics().borrow_watched().clone();
@@ -347,7 +408,7 @@ impl Inner {
         metrics.proposals_pending.set(self.proposer.pending() as i64);
         metrics.match_index.reset();
         for (id, matching) in raft.replication.unwrap_or_default() {
-            if id != self.identity.node {
+            if id != self.observer.identity.node {
                 metrics.match_index.with_label_values(&[&self.peers.name_of(id)]).set(index(&matching) as i64);
             }
         }
@@ -395,8 +456,9 @@ fn raft_config(config: &Config) -> Result<Arc<openraft::Config>, StartError> {
 /// Follows who leads, and whether Raft still runs, and tells the operator.
 async fn watch_leadership(
     raft: Raft,
+    peers: Peers,
     lead: watch::Sender<Leadership>,
-    fail: watch::Sender<Option<String>>,
+    fail: Arc<watch::Sender<Option<String>>>,
     metrics: Metrics,
 ) {
     let mut changes = raft.server_metrics();
@@ -404,6 +466,7 @@ async fn watch_leadership(
     loop {
         let now = {
             let server = changes.borrow_watched();
+            peers.update(server.membership_config.nodes());
             let name =
                 |id: &NodeId| server.membership_config.get_node(id).map_or(id.to_string(), |node| node.name.clone());
             let leader = server.current_leader.as_ref().map(|id| Leader { id: *id, name: name(id) });
@@ -432,6 +495,21 @@ async fn watch_leadership(
     {
         tracing::error!(%error, "this replica has stopped");
         fail.send_replace(Some(error.to_string()));
+    }
+}
+
+/// Stops the replica once a peer says that it has lost its data.
+async fn watch_for_wiped(raft: Raft, peers: Peers, fail: Arc<watch::Sender<Option<String>>>) {
+    let mut wiped = peers.wiped();
+    let peer = match wiped.wait_for(Option::is_some).await {
+        Ok(peer) => peer.clone().unwrap_or_default(),
+        Err(_) => return,
+    };
+    let reason = format!("{peer} knows this replica with another data directory: it must not come back under its name");
+    tracing::error!(reason, "this replica stops");
+    fail.send_replace(Some(reason));
+    if let Err(error) = raft.shutdown().await {
+        tracing::warn!(%error, "Raft did not stop cleanly");
     }
 }
 

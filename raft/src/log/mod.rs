@@ -300,7 +300,10 @@ impl Sizes {
         self.marks.get(later.saturating_sub(1)).map_or(self.total, |(_, sum)| *sum)
     }
 
-    fn purge(&mut self, upto: u64) {
+    fn purge(&mut self, upto: u64, last: u64) {
+        if upto >= last {
+            self.marks.clear();
+        }
         while self.marks.get(1).is_some_and(|(first, _)| *first <= upto + 1) {
             self.marks.pop_front();
         }
@@ -449,6 +452,7 @@ impl RaftLogStorage<TypeConfig> for Log {
         if Some(upto.index) > self.checkpoint() {
             return Err(io::Error::other(format!("the log up to {upto} is needed: the state is not durable there")));
         }
+        let last = self.bounds().1.saturating_sub(1);
         {
             let mut tail = self.0.tail.write();
             while let Some(entry) = tail.entries.pop_front_if(|entry| entry.index() <= upto.index) {
@@ -457,7 +461,7 @@ impl RaftLogStorage<TypeConfig> for Log {
             tail.purged = Some(upto);
             tail.last = tail.last.max(Some(upto));
         }
-        self.0.sizes.lock().purge(upto.index);
+        self.0.sizes.lock().purge(upto.index, last);
         let row = codec::seal(PURGED, &position(&upto)).map_err(io::Error::other)?;
         self.0.writer.submit(Job::Purge { next: upto.index + 1, row });
         Ok(())

@@ -1,44 +1,224 @@
-//! The other replicas.
+//! The other replicas: connections to them over HTTP/2 and mutual TLS, what is asked of them, and the listener that
+//! answers what they ask.
 
+mod link;
+mod message;
 mod network;
+mod server;
+mod tls;
 
-use crate::replica::{ReplicaStatus, Unreachable};
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use kontiki_storage::codec;
+use parking_lot::{Mutex, RwLock};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use self::link::{Link, PeerError};
+use self::message::{Hello, PROPOSE, ProposeAnswer, READ_INDEX, STATUS};
+use crate::config::{Config, StartError};
+use crate::identity::Identity;
+use crate::log::Log;
+use crate::metrics::Metrics;
+use crate::replica::{Announced, ReplicaStatus, Unreachable};
 use crate::route::Answer;
-use crate::types::{Batch, NodeId};
+use crate::types::{Batch, Member, NodeId};
 
-pub(crate) use network::Network;
+pub(crate) use self::network::Network;
+pub(crate) use self::server::{Service, listen, serve};
+pub use self::tls::{MEMBER_DNS_NAME, MEMBER_ORGANIZATION, NotMember, PeerTls, member_common_name, member_name};
 
-/// What a replica shows its peers, and what it knows them by.
-#[derive(Clone)]
-pub struct PeerTls {
-    /// This member's certificate and those that lead to the CA; PEM or DER.
-    pub chain: Vec<u8>,
-    pub key: Vec<u8>,
-    /// The cluster's CA. Whoever it has signed as a member is a peer.
-    pub ca: Vec<u8>,
+/// How long a leader may take for a batch before its answer is no longer waited for. Who leads may change before that.
+const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
+const STATUS_TIMEOUT: Duration = Duration::from_millis(800);
+
+/// This replica as its peers see it, and which of them it has met.
+pub(crate) struct Me {
+    hello: Hello,
+    ends: Option<tls::Ends>,
+    log: Log,
+    known: Mutex<BTreeMap<NodeId, u64>>,
+    /// The peer that knew this replica with another data directory.
+    wiped: watch::Sender<Option<String>>,
+    metrics: Metrics,
 }
 
+/// Why a peer is not spoken with.
+#[derive(Debug)]
+enum Refusal {
+    Stranger,
+    Wiped,
+    Log(String),
+}
+
+impl fmt::Display for Refusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Refusal::Stranger => f.write_str("it belongs to another cluster"),
+            Refusal::Wiped => f.write_str("its data directory is not the one that it had"),
+            Refusal::Log(error) => write!(f, "who it is can't be written down: {error}"),
+        }
+    }
+}
+
+impl Me {
+    /// Whether the peer may be spoken with. Before the first word with it, which data directory it has is written down:
+    /// it can't come back with an empty one and vote as if it had never seen what it acknowledged.
+    async fn admit(&self, peer: &Hello) -> Result<(), Refusal> {
+        if peer.cluster != self.hello.cluster {
+            return Err(Refusal::Stranger);
+        }
+        let key = [&b"m/peer/"[..], &peer.node.to_be_bytes()].concat();
+        let mut known = self.known.lock().get(&peer.node).copied();
+        if known.is_none()
+            && let Some(row) = self.log.get(&key).map_err(|error| Refusal::Log(error.to_string()))?
+        {
+            known = Some(codec::unseal(&key, &row).map_err(|error| Refusal::Log(error.to_string()))?);
+        }
+        match known {
+            Some(incarnation) if incarnation != peer.incarnation => {
+                tracing::error!(peer = peer.name, "a replica came back without the data that it had: it is refused");
+                return Err(Refusal::Wiped);
+            }
+            Some(_) => {}
+            None => {
+                let row = codec::seal(&key, &peer.incarnation).map_err(|error| Refusal::Log(error.to_string()))?;
+                self.log.put(&key, row).await.map_err(|error| Refusal::Log(error.to_string()))?;
+            }
+        }
+        self.known.lock().insert(peer.node, peer.incarnation);
+        Ok(())
+    }
+}
+
+/// A handle; clones are the same peers.
 #[derive(Clone)]
-pub(crate) struct Peers;
+pub(crate) struct Peers(Arc<Shared>);
+
+struct Shared {
+    me: Arc<Me>,
+    all: RwLock<BTreeMap<NodeId, Arc<Peer>>>,
+}
+
+/// Two connections to one replica: what must be quick doesn't wait behind what is long.
+struct Peer {
+    control: Link,
+    bulk: Link,
+}
 
 impl Peers {
-    pub(crate) fn new() -> Peers {
-        Peers
+    pub(crate) fn new(
+        config: &Config,
+        identity: &Identity,
+        announced: Announced,
+        log: Log,
+        metrics: Metrics,
+    ) -> Result<Peers, StartError> {
+        let ends = config.tls.as_ref().map(|tls| tls::Ends::new(tls, &config.name)).transpose()?;
+        let hello = Hello {
+            cluster: identity.cluster,
+            node: identity.node,
+            name: identity.name.clone(),
+            incarnation: identity.incarnation,
+            announced,
+        };
+        let me = Me { hello, ends, log, known: Mutex::default(), wiped: watch::Sender::new(None), metrics };
+        Ok(Peers(Arc::new(Shared { me: Arc::new(me), all: RwLock::default() })))
+    }
+
+    /// Takes note of who is a member, and where.
+    pub(crate) fn update<'a>(&self, members: impl Iterator<Item = (&'a NodeId, &'a Member)>) {
+        for (id, member) in members {
+            if *id != self.0.me.hello.node {
+                self.peer(*id, member);
+            }
+        }
+    }
+
+    /// The name of the peer that knew this replica with another data directory, once there is one.
+    pub(crate) fn wiped(&self) -> watch::Receiver<Option<String>> {
+        self.0.me.wiped.subscribe()
+    }
+
+    /// Says hello to all, once.
+    pub(crate) async fn greet(&self, within: Duration) {
+        // Whoever can't be reached is greeted when it is first needed.
+        let _ = tokio::time::timeout(within, self.statuses()).await;
     }
 
     pub(crate) fn name_of(&self, id: NodeId) -> String {
-        id.to_string()
+        match self.0.all.read().get(&id) {
+            Some(peer) => peer.control.member.name.clone(),
+            None => id.to_string(),
+        }
     }
 
-    pub(crate) async fn propose(&self, _leader: NodeId, _batch: &Batch) -> Answer {
-        Answer::NotTaken
+    pub(crate) async fn propose(&self, leader: NodeId, batch: &Batch) -> Answer {
+        let Some(peer) = self.get(leader) else { return Answer::NotTaken };
+        let deadline = Instant::now() + PROPOSE_TIMEOUT;
+        let answer = peer.control.call(PROPOSE, batch.bytes().to_vec(), deadline).await;
+        match answer.map(|bytes| codec::decode(&bytes)) {
+            Ok(Ok(ProposeAnswer::Outcomes(outcomes))) => Answer::Outcomes(outcomes),
+            Ok(Ok(ProposeAnswer::NotTaken)) | Err(PeerError::Unreachable(_) | PeerError::Refused { .. }) => {
+                Answer::NotTaken
+            }
+            Ok(Ok(ProposeAnswer::NoSpace)) => Answer::NoSpace,
+            Ok(Ok(ProposeAnswer::Unclear) | Err(_)) | Err(PeerError::Lost(_) | PeerError::Timeout) => Answer::Unclear,
+        }
     }
 
-    pub(crate) async fn read_index(&self, _leader: NodeId) -> Option<u64> {
-        None
+    /// The index that the leader confirms; None: it doesn't lead, or can't be reached.
+    pub(crate) async fn read_index(&self, leader: NodeId) -> Option<u64> {
+        let peer = self.get(leader)?;
+        let start = Instant::now();
+        let bytes = peer.control.call(READ_INDEX, Vec::new(), start + PROPOSE_TIMEOUT).await.ok()?;
+        self.0.me.metrics.peer_seconds.observe(start.elapsed().as_secs_f64());
+        codec::decode::<Option<u64>>(&bytes).ok()?
     }
 
     pub(crate) async fn statuses(&self) -> Vec<Result<ReplicaStatus, Unreachable>> {
-        Vec::new()
+        let all: Vec<_> = self.0.all.read().values().cloned().collect();
+        let ask = all.iter().map(|peer| async {
+            let deadline = Instant::now() + STATUS_TIMEOUT;
+            let answer = peer.control.call(STATUS, Vec::new(), deadline).await;
+            let answer = answer.map_err(|error| error.to_string());
+            answer.and_then(|bytes| codec::decode(&bytes).map_err(|error| error.to_string())).map_err(|error| {
+                let Member { name, address } = peer.control.member.clone();
+                Unreachable { name, address, error }
+            })
+        });
+        join_all(ask).await
     }
+
+    fn get(&self, id: NodeId) -> Option<Arc<Peer>> {
+        self.0.all.read().get(&id).cloned()
+    }
+
+    fn peer(&self, id: NodeId, member: &Member) -> Arc<Peer> {
+        if let Some(peer) = self.get(id).filter(|peer| peer.control.member == *member) {
+            return peer;
+        }
+        let link = |announces| Link::new(self.0.me.clone(), id, member.clone(), announces);
+        let peer = Arc::new(Peer { control: link(true), bulk: link(false) });
+        self.0.all.write().insert(id, peer.clone());
+        peer
+    }
+}
+
+/// A call with a typed question and answer.
+async fn ask<Q: Serialize, A: DeserializeOwned>(
+    link: &Link,
+    path: &str,
+    question: &Q,
+    within: Duration,
+) -> Result<A, PeerError> {
+    let message = codec::encode(question).map_err(|error| PeerError::Unreachable(error.to_string()))?;
+    let bytes = link.call(path, message, Instant::now() + within).await?;
+    codec::decode(&bytes).map_err(|error| PeerError::Lost(error.to_string()))
 }

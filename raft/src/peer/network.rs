@@ -1,58 +1,216 @@
 //! What openraft sends to peers.
 
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
-use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2};
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use futures_util::stream::{self, BoxStream};
+use futures_util::{Stream, StreamExt};
+use kontiki_storage::{Export, codec};
+use openraft::OptionalSend;
+use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
+use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
+use tokio::time::{Instant, timeout};
+
+use super::link::{Link, PeerError};
+use super::message::{
+    APPEND, APPEND_STREAM, AppendAnswer, AppendCall, Frames, PRE_VOTE, SNAPSHOT, StreamAnswer, StreamResult, TRANSFER,
+    TransferAnswer, TransferCall, VOTE, VoteAnswer, VoteCall, frame,
+};
+use super::{Peer, Peers, ask};
+use crate::format::VoteForm;
 use crate::machine::{Image, RaftSnapshot};
 use crate::types::{Member, NodeId, TypeConfig, Vote};
 
-pub(crate) struct Network;
+/// An append that isn't answered for so long is sent anew, on another stream.
+const APPEND_STALL: Duration = Duration::from_secs(3);
+
+pub(crate) struct Network(Peers);
 
 impl Network {
-    pub(crate) fn new() -> Network {
-        Network
+    pub(crate) fn new(peers: Peers) -> Network {
+        Network(peers)
     }
+}
+
+/// Messages to one peer.
+pub(crate) struct Client {
+    peers: Peers,
+    peer: Arc<Peer>,
+    /// Appends go as one stream without waiting for answers; heartbeats are single and must not wait behind those.
+    pipeline: bool,
 }
 
 impl RaftNetworkFactory<TypeConfig> for Network {
-    type Network = Network;
+    type Network = Client;
 
-    async fn new_client(&mut self, _target: NodeId, _node: &Member) -> Network {
-        Network
+    async fn new_client(&mut self, target: NodeId, node: &Member) -> Client {
+        Client { peers: self.0.clone(), peer: self.0.peer(target, node), pipeline: true }
+    }
+
+    async fn new_heartbeat_client(&mut self, target: NodeId, node: &Member) -> Client {
+        Client { pipeline: false, ..self.new_client(target, node).await }
     }
 }
 
-fn nobody() -> Unreachable<TypeConfig> {
-    Unreachable::from_string("there is no peer")
+impl From<PeerError> for RPCError<TypeConfig> {
+    fn from(error: PeerError) -> RPCError<TypeConfig> {
+        match error {
+            PeerError::Unreachable(_) | PeerError::Refused { .. } => Unreachable::from_string(error).into(),
+            PeerError::Lost(_) | PeerError::Timeout => NetworkError::from_string(error).into(),
+        }
+    }
 }
 
-impl RaftNetworkV2<TypeConfig> for Network {
+impl Client {
+    fn control(&self) -> &Link {
+        &self.peer.control
+    }
+
+    async fn pipeline<'s>(
+        &'s self,
+        input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
+    ) -> Result<BoxStream<'s, Result<StreamResult, RPCError<TypeConfig>>>, RPCError<TypeConfig>> {
+        let sent = Arc::new(AtomicU64::new(0));
+        let count = sent.clone();
+        let messages = input.map(move |request| {
+            count.fetch_add(1, Ordering::AcqRel);
+            codec::encode(&AppendCall::of(&request)).map(|message| frame(&message)).map_err(io::Error::other)
+        });
+        let response = timeout(APPEND_STALL, self.peer.bulk.stream(APPEND_STREAM, messages)).await;
+        let response = response.unwrap_or(Err(PeerError::Timeout))?;
+        let answers = stream::unfold(Some((Frames::new(response.into_body()), 0)), move |state| {
+            let sent = sent.clone();
+            async move {
+                let (mut frames, answered) = state?;
+                let bytes = loop {
+                    match timeout(APPEND_STALL, frames.next()).await {
+                        Ok(Ok(Some(bytes))) => break bytes,
+                        Ok(Ok(None)) => return None,
+                        Ok(Err(error)) => return Some((Err(PeerError::Lost(error.to_string()).into()), None)),
+                        Err(_) if sent.load(Ordering::Acquire) == answered => {}
+                        Err(_) => return Some((Err(PeerError::Timeout.into()), None)),
+                    }
+                };
+                Some(match codec::decode::<StreamAnswer>(&bytes) {
+                    Ok(answer) => {
+                        let result = StreamResult::from(answer);
+                        let next = result.is_ok().then_some((frames, answered + 1));
+                        (Ok(result), next)
+                    }
+                    Err(error) => (Err(PeerError::Lost(error.to_string()).into()), None),
+                })
+            }
+        });
+        Ok(answers.boxed())
+    }
+}
+
+impl RaftNetworkV2<TypeConfig> for Client {
     type SnapshotData = Image;
 
     async fn append_entries(
         &mut self,
-        _rpc: AppendEntriesRequest<TypeConfig>,
-        _option: RPCOption,
+        rpc: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(nobody().into())
+        let start = Instant::now();
+        let answer: AppendAnswer = ask(self.control(), APPEND, &AppendCall::of(&rpc), option.hard_ttl()).await?;
+        self.peers.0.me.metrics.peer_seconds.observe(start.elapsed().as_secs_f64());
+        Ok(answer.into())
+    }
+
+    fn stream_append<'s, S>(
+        &'s mut self,
+        input: S,
+        option: RPCOption,
+    ) -> BoxFuture<'s, Result<BoxStream<'s, Result<StreamResult, RPCError<TypeConfig>>>, RPCError<TypeConfig>>>
+    where
+        S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
+    {
+        if self.pipeline {
+            return Box::pin(self.pipeline(input));
+        }
+        stream_append_sequential(self, input, option)
     }
 
     async fn vote(
         &mut self,
-        _rpc: VoteRequest<TypeConfig>,
-        _option: RPCOption,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(nobody().into())
+        let answer: VoteAnswer = ask(self.control(), VOTE, &VoteCall::from(&rpc), option.hard_ttl()).await?;
+        Ok(answer.into())
+    }
+
+    async fn pre_vote(
+        &mut self,
+        rpc: VoteRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let answer: VoteAnswer = ask(self.control(), PRE_VOTE, &VoteCall::from(&rpc), option.hard_ttl()).await?;
+        Ok(answer.into())
     }
 
     async fn full_snapshot(
         &mut self,
-        _vote: Vote,
-        _snapshot: RaftSnapshot,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
-        _option: RPCOption,
+        vote: Vote,
+        snapshot: RaftSnapshot,
+        cancel: impl Future<Output = ReplicationClosed> + OptionalSend + 'static,
+        option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(nobody().into())
+        let Image::Out(export) = snapshot.snapshot else {
+            return Err(Unreachable::from_string("a snapshot that came in is sent on").into());
+        };
+        let (peer, metrics) = (&self.peer.bulk.member.name, &self.peers.0.me.metrics);
+        tracing::info!(peer, revision = export.revision(), "sending a snapshot");
+        let start = Instant::now();
+        let result = tokio::select! {
+            sent = timeout(option.hard_ttl(), send_snapshot(&self.peer.bulk, vote, export)) => {
+                sent.unwrap_or(Err(PeerError::Timeout)).map_err(|error| RPCError::from(error).into())
+            }
+            closed = cancel => Err(StreamingError::Closed(closed)),
+        };
+        match &result {
+            Ok(_) => {
+                metrics.snapshots_sent.inc();
+                tracing::info!(peer, seconds = start.elapsed().as_secs_f64(), "the snapshot was taken");
+            }
+            Err(error) => {
+                metrics.snapshot_sends_failed.inc();
+                tracing::warn!(peer, %error, "the snapshot was not taken");
+            }
+        }
+        result
     }
+
+    async fn transfer_leader(
+        &mut self,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let call = TransferCall::from(&request);
+        let answer: TransferAnswer = ask(self.control(), TRANSFER, &call, option.hard_ttl()).await?;
+        Ok(answer.to(&request))
+    }
+}
+
+/// The vote first, then the chunks.
+async fn send_snapshot(link: &Link, vote: Vote, export: Export) -> Result<SnapshotResponse<TypeConfig>, PeerError> {
+    let head = codec::encode(&VoteForm::from(&vote)).map(|head| frame(&head)).map_err(io::Error::other);
+    let chunks = stream::unfold(export, |mut export| async move {
+        let chunk = export.next_chunk().map_err(io::Error::other).transpose()?;
+        Some((chunk.map(|chunk| frame(&chunk)), export))
+    });
+    let messages = stream::iter([head]).chain(chunks);
+    let response = link.stream(SNAPSHOT, messages).await?;
+    let answer = Frames::new(response.into_body()).next().await.map_err(|error| PeerError::Lost(error.to_string()))?;
+    let answer: Bytes = answer.ok_or_else(|| PeerError::Lost("no answer".into()))?;
+    let vote: VoteForm = codec::decode(&answer).map_err(|error| PeerError::Lost(error.to_string()))?;
+    Ok(SnapshotResponse { vote: vote.into() })
 }

@@ -1,0 +1,322 @@
+//! The listener for peers, and what is done with what they ask.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use http_body_util::combinators::UnsyncBoxBody;
+use http_body_util::{BodyExt, Full, Limited, StreamBody};
+use hyper::body::{Frame, Incoming};
+use hyper::service::service_fn;
+use hyper::{Request, Response, StatusCode};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use kontiki_storage::{Ready, SnapshotError, Store, codec};
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::storage::Snapshot;
+use serde::{Deserialize, Serialize};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+
+use super::link::WINDOW;
+use super::message::{
+    APPEND, APPEND_STREAM, AppendAnswer, AppendCall, FRAME, Frames, HELLO, Hello, PRE_VOTE, PROPOSE, ProposeAnswer,
+    READ_INDEX, SNAPSHOT, STATUS, StreamAnswer, TRANSFER, TransferAnswer, TransferCall, VOTE, VoteAnswer, VoteCall,
+    Welcome, frame,
+};
+use super::{Me, Peers, Refusal, tls};
+use crate::barrier::Barrier;
+use crate::config::StartError;
+use crate::format::{VoteForm, decode_membership};
+use crate::identity::node_id;
+use crate::machine::Image;
+use crate::replica::Observer;
+use crate::route::{Answer, Raft, propose_here};
+use crate::types::{Batch, SnapshotMeta, Vote, log_id};
+
+const HANDSHAKE: Duration = Duration::from_secs(5);
+const CONNECTIONS: usize = 256;
+/// Requests of all peers at once, beside streams of appends.
+const REQUESTS: usize = 512;
+const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(5);
+
+type ResponseBody = UnsyncBoxBody<Bytes, io::Error>;
+
+/// What answers peers.
+pub(crate) struct Service {
+    pub(crate) raft: Raft,
+    pub(crate) store: Store,
+    pub(crate) barrier: Barrier,
+    pub(crate) observer: Observer,
+    pub(crate) low_on_space: Arc<AtomicBool>,
+    me: Arc<Me>,
+    requests: Semaphore,
+    /// One snapshot is taken at a time.
+    snapshots: Semaphore,
+}
+
+impl Service {
+    pub(crate) fn new(
+        peers: &Peers,
+        raft: Raft,
+        store: Store,
+        barrier: Barrier,
+        observer: Observer,
+        low_on_space: Arc<AtomicBool>,
+    ) -> Service {
+        let (requests, snapshots) = (Semaphore::new(REQUESTS), Semaphore::new(1));
+        Service { raft, store, barrier, observer, low_on_space, me: peers.0.me.clone(), requests, snapshots }
+    }
+}
+
+pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
+}
+
+/// Serves peers until the task is aborted; their connections end with it.
+pub(crate) fn serve(listener: TcpListener, service: Service) -> JoinHandle<()> {
+    tokio::spawn(accept(listener, Arc::new(service)))
+}
+
+async fn accept(listener: TcpListener, service: Arc<Service>) {
+    let mut connections = JoinSet::new();
+    loop {
+        match listener.accept().await {
+            Ok((socket, from)) if connections.len() < CONNECTIONS => {
+                let service = service.clone();
+                connections.spawn(async move {
+                    if let Err(error) = serve_one(socket, service).await {
+                        tracing::debug!(%from, error, "a peer connection has ended");
+                    }
+                });
+            }
+            Ok((_, from)) => tracing::warn!(%from, "too many peer connections"),
+            Err(error) => {
+                tracing::warn!(%error, "peers can't be accepted");
+                sleep(Duration::from_millis(100)).await;
+            }
+        }
+        while connections.try_join_next().is_some() {}
+    }
+}
+
+async fn serve_one(socket: TcpStream, service: Arc<Service>) -> Result<(), String> {
+    let Some(ends) = &service.me.ends else { return Err("this replica has no certificate for peers".into()) };
+    socket.set_nodelay(true).map_err(|error| error.to_string())?;
+    let stream = timeout(HANDSHAKE, TlsAcceptor::from(ends.server.clone()).accept(socket)).await;
+    let stream = stream.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let certificate = certificate.ok_or("there is no certificate")?;
+    let name = tls::member_name(certificate).map_err(|error| error.to_string())?;
+    let connection = Arc::new(Caller { name, greeted: OnceLock::new() });
+    let handle = service_fn(move |request| {
+        let (service, connection) = (service.clone(), connection.clone());
+        async move { Ok::<_, Infallible>(service.answer(&connection, request).await) }
+    });
+    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(WINDOW)
+        .initial_connection_window_size(2 * WINDOW)
+        .max_frame_size(256 << 10)
+        .max_concurrent_streams(1024)
+        // A leader gives up on heartbeats that a replica was too slow for; that is no attack.
+        .max_pending_accept_reset_streams(1024)
+        .keep_alive_interval(Duration::from_secs(5))
+        .serve_connection(TokioIo::new(stream), handle)
+        .await
+        .map_err(|error| error.to_string())
+}
+
+/// Who is at the other end, by its certificate; and whether it has said hello.
+struct Caller {
+    name: String,
+    greeted: OnceLock<()>,
+}
+
+/// Why a request has no answer.
+struct Rejected(StatusCode, String);
+
+fn malformed(error: impl ToString) -> Rejected {
+    Rejected(StatusCode::BAD_REQUEST, error.to_string())
+}
+
+fn stopped(error: impl ToString) -> Rejected {
+    Rejected(StatusCode::SERVICE_UNAVAILABLE, error.to_string())
+}
+
+impl Service {
+    async fn answer(self: &Arc<Service>, caller: &Caller, request: Request<Incoming>) -> Response<ResponseBody> {
+        match self.route(caller, request).await {
+            Ok(body) => Response::new(body),
+            Err(Rejected(status, text)) => {
+                let mut response = Response::new(full(text.into_bytes()));
+                *response.status_mut() = status;
+                response
+            }
+        }
+    }
+
+    async fn route(self: &Arc<Service>, caller: &Caller, request: Request<Incoming>) -> Result<ResponseBody, Rejected> {
+        let (head, body) = request.into_parts();
+        let path = head.uri.path();
+        if path != HELLO && caller.greeted.get().is_none() {
+            return Err(Rejected(StatusCode::FORBIDDEN, "hello comes first".into()));
+        }
+        if path == APPEND_STREAM {
+            return Ok(self.clone().append_stream(body));
+        }
+        if path == SNAPSHOT {
+            return self.snapshot(body).await;
+        }
+        let Ok(_place) = self.requests.try_acquire() else {
+            self.me.metrics.peer_requests_rejected.inc();
+            return Err(Rejected(StatusCode::TOO_MANY_REQUESTS, "too many requests at once".into()));
+        };
+        let bytes = Limited::new(body, FRAME).collect().await.map_err(malformed)?.to_bytes();
+        match path {
+            HELLO => encoded(&self.hello(caller, decoded(&bytes)?).await?),
+            VOTE => {
+                let vote = self.raft.vote(decoded::<VoteCall>(&bytes)?.into()).await;
+                encoded(&VoteAnswer::from(vote.map_err(stopped)?))
+            }
+            PRE_VOTE => {
+                let vote = self.raft.pre_vote(decoded::<VoteCall>(&bytes)?.into()).await;
+                encoded(&VoteAnswer::from(vote.map_err(stopped)?))
+            }
+            APPEND => {
+                let append = self.raft.append_entries(AppendCall::decode(&bytes).map_err(malformed)?).await;
+                encoded(&AppendAnswer::from(append.map_err(stopped)?))
+            }
+            TRANSFER => {
+                let transfer = self.raft.handle_transfer_leader(decoded::<TransferCall>(&bytes)?.into()).await;
+                encoded(&TransferAnswer::from(transfer.map_err(stopped)?))
+            }
+            PROPOSE => encoded(&self.propose(bytes).await?),
+            READ_INDEX => encoded(&self.read_index().await),
+            STATUS => encoded(&self.observer.status()),
+            _ => Err(Rejected(StatusCode::NOT_FOUND, "this replica knows of no such request".into())),
+        }
+    }
+
+    async fn hello(&self, caller: &Caller, hello: Hello) -> Result<Welcome, Rejected> {
+        if hello.name != caller.name || hello.node != node_id(&hello.name) {
+            let text = format!("the certificate is for {}, and {} says hello", caller.name, hello.name);
+            return Err(Rejected(StatusCode::FORBIDDEN, text));
+        }
+        match self.me.admit(&hello).await {
+            Ok(()) => {
+                // A second hello changes nothing.
+                let _ = caller.greeted.set(());
+                Ok(Welcome::Hello(self.me.hello.clone()))
+            }
+            Err(Refusal::Stranger) => Ok(Welcome::Stranger),
+            Err(Refusal::Wiped) => Ok(Welcome::Wiped),
+            Err(refusal) => Err(stopped(refusal)),
+        }
+    }
+
+    fn append_stream(self: Arc<Service>, body: Incoming) -> ResponseBody {
+        let requests = stream::unfold(Frames::new(body), |mut frames| async move {
+            let request = match frames.next().await {
+                Ok(Some(bytes)) => AppendCall::decode(&bytes).map_err(|error| error.to_string()),
+                Ok(None) => return None,
+                Err(error) => Err(error.to_string()),
+            };
+            // The leader hears nothing more on this stream, and opens another.
+            let request = request.inspect_err(|error| tracing::warn!(error, "an append can't be read")).ok()?;
+            Some((request, frames))
+        });
+        let answers = self.raft.stream_append(requests).map(|result| {
+            let answer = result.map(StreamAnswer::from).map_err(io::Error::other)?;
+            let message = codec::encode(&answer).map_err(io::Error::other)?;
+            Ok(Frame::data(frame(&message)))
+        });
+        StreamBody::new(answers).boxed_unsync()
+    }
+
+    async fn propose(&self, bytes: Bytes) -> Result<ProposeAnswer, Rejected> {
+        if self.low_on_space.load(Ordering::Relaxed) {
+            return Ok(ProposeAnswer::NoSpace);
+        }
+        let batch = Batch::check(bytes).map_err(malformed)?;
+        Ok(match propose_here(&self.raft, batch).await {
+            Answer::Outcomes(outcomes) => ProposeAnswer::Outcomes(outcomes),
+            Answer::NotTaken => ProposeAnswer::NotTaken,
+            Answer::Unclear => ProposeAnswer::Unclear,
+            Answer::NoSpace => ProposeAnswer::NoSpace,
+        })
+    }
+
+    /// Only a leader answers, so that no two replicas ask each other.
+    async fn read_index(&self) -> Option<u64> {
+        if !self.observer.is_leader() {
+            return None;
+        }
+        Some(self.barrier.wait(Instant::now() + READ_INDEX_TIMEOUT).await.ok()?.0)
+    }
+
+    async fn snapshot(&self, body: Incoming) -> Result<ResponseBody, Rejected> {
+        let Ok(_only) = self.snapshots.try_acquire() else {
+            return Err(Rejected(StatusCode::TOO_MANY_REQUESTS, "another snapshot is being taken".into()));
+        };
+        let mut frames = Frames::new(body);
+        let head = frames.next().await.map_err(malformed)?.ok_or_else(|| malformed("there is no vote"))?;
+        let vote: Vote = decoded::<VoteForm>(&head)?.into();
+        let mine = self.raft.metrics().borrow_watched().vote;
+        if mine > vote {
+            return answer_vote(&mine);
+        }
+        let ready = self.take(&mut frames).await?;
+        let (Some(position), membership) = (ready.position(), ready.membership()) else {
+            return Err(malformed("the snapshot is of no state"));
+        };
+        let last_membership = decode_membership(&membership).map_err(malformed)?;
+        let meta = SnapshotMeta { last_log_id: Some(log_id(position)), last_membership };
+        tracing::info!(revision = ready.revision(), index = position.index, "installing a snapshot");
+        let snapshot = Snapshot { meta, snapshot: Image::In(ready) };
+        let response = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
+        answer_vote(&response.vote)
+    }
+
+    async fn take(&self, frames: &mut Frames<Incoming>) -> Result<Ready, Rejected> {
+        let refused = |error: SnapshotError| {
+            tracing::warn!(%error, "a snapshot can't be taken");
+            Rejected(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
+        };
+        let store = self.store.clone();
+        let mut staged = blocking(move || store.stage()).await?.map_err(|error| refused(error.into()))?;
+        while let Some(chunk) = frames.next().await.map_err(malformed)? {
+            let added = blocking(move || staged.add(&chunk).map(|()| staged)).await?;
+            staged = added.map_err(refused)?;
+        }
+        blocking(move || staged.finish()).await?.map_err(refused)
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Rejected> {
+    tokio::task::spawn_blocking(work).await.map_err(stopped)
+}
+
+fn answer_vote(vote: &Vote) -> Result<ResponseBody, Rejected> {
+    let message = codec::encode(&VoteForm::from(vote)).map_err(stopped)?;
+    Ok(full(frame(&message)))
+}
+
+fn decoded<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Rejected> {
+    codec::decode(bytes).map_err(malformed)
+}
+
+fn encoded<T: Serialize>(answer: &T) -> Result<ResponseBody, Rejected> {
+    Ok(full(codec::encode(answer).map_err(stopped)?))
+}
+
+fn full(bytes: impl Into<Bytes>) -> ResponseBody {
+    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
+}

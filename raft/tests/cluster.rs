@@ -1,0 +1,204 @@
+//! Three replicas: whatever one of them acknowledged, all of them have, once, whoever comes and goes.
+
+mod common;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use common::{Ca, Cluster, create, metric, put, soon};
+use kontiki_raft::{Config, Limits, Replica, Role, StartError};
+use kontiki_storage::Outcome;
+use tokio::time::Instant;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn any_replica_takes_writes_and_shows_all_of_them() {
+    let cluster = Cluster::start(Limits::default()).await;
+    for round in 0..10 {
+        for (n, node) in cluster.nodes.iter().enumerate() {
+            let done = node.replica().propose(create(&format!("a/{round}-{n}"), "x"), soon()).await.unwrap();
+            let Outcome::Committed { revision } = done else { panic!("{done:?}") };
+            for other in &cluster.nodes {
+                assert!(other.replica().read_barrier(soon()).await.unwrap().revision() >= revision);
+            }
+        }
+    }
+    cluster.agree().await;
+    let all = cluster.nodes[0].replica().cluster_status().await;
+    let mut roles: Vec<_> = all.iter().map(|status| status.as_ref().unwrap().role).collect();
+    roles.sort_by_key(|role| *role != Role::Leader);
+    assert_eq!(roles, [Role::Leader, Role::Follower, Role::Follower]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_was_away_catches_up_by_the_log() {
+    let mut cluster = Cluster::start(Limits::default()).await;
+    let away = cluster.follower().await;
+    cluster.nodes[away].crash();
+    let leader = cluster.nodes[cluster.leader().await].replica();
+    for n in 0..200 {
+        leader.propose(put(&format!("a/{n}"), "x"), soon()).await.unwrap();
+    }
+    let statuses = leader.cluster_status().await;
+    assert_eq!(statuses.iter().filter(|status| status.is_err()).count(), 1);
+    cluster.nodes[away].start().await;
+    cluster.agree().await;
+    assert_eq!(metric(&cluster.nodes[away].replica(), "kontiki_raft_snapshots_installed_total"), 0.0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_was_away_too_long_gets_a_snapshot() {
+    let limits = Limits { checkpoint_entries: 50, trailing_entries: 20, ..Limits::default() };
+    let mut cluster = Cluster::start(limits).await;
+    let away = cluster.follower().await;
+    cluster.nodes[cluster.leader().await].replica().propose(put("a/0", "x"), soon()).await.unwrap();
+    cluster.nodes[away].crash();
+    let leader = cluster.nodes[cluster.leader().await].replica();
+    for n in 0..300 {
+        leader.propose(put(&format!("a/{n}"), &"x".repeat(5000)), soon()).await.unwrap();
+    }
+    while metric(&leader, "kontiki_raft_purged_index") < 200.0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    cluster.nodes[away].start().await;
+    cluster.agree().await;
+    let back = cluster.nodes[away].replica();
+    while metric(&back, "kontiki_raft_snapshots_installed_total") < 1.0 {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    // What came by the snapshot is there after a crash, and the log goes on from it.
+    leader.propose(put("a/1", "y"), soon()).await.unwrap();
+    drop(back);
+    cluster.nodes[away].crash();
+    cluster.nodes[away].start().await;
+    cluster.agree().await;
+}
+
+/// Writers create keys through the replicas given, until told to stop. Returns the keys acknowledged and the longest time
+/// between two acknowledgements.
+async fn write_until(stop: Arc<AtomicBool>, replicas: Vec<Replica>) -> (Vec<String>, Duration) {
+    let writers = (0..8).map(|writer| {
+        let (stop, replica) = (stop.clone(), replicas[writer % replicas.len()].clone());
+        tokio::spawn(async move {
+            let mut keys = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let key = format!("a/{writer}-{}", keys.len());
+                // A retry that was applied twice would find the key there.
+                match replica.propose(create(&key, "x"), soon()).await {
+                    Ok(Outcome::Committed { .. }) => keys.push((key, Instant::now())),
+                    other => panic!("{key}: {other:?}"),
+                }
+            }
+            keys
+        })
+    });
+    let mut all = Vec::new();
+    for writer in writers.collect::<Vec<_>>() {
+        all.extend(writer.await.unwrap());
+    }
+    all.sort_by_key(|(_, at)| *at);
+    let gap = all.windows(2).map(|pair| pair[1].1 - pair[0].1).max().unwrap_or_default();
+    (all.into_iter().map(|(key, _)| key).collect(), gap)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn writes_survive_the_crash_of_the_leader_once_each() {
+    let mut cluster = Cluster::start(Limits::default()).await;
+    for _ in 0..3 {
+        let leader = cluster.leader().await;
+        let others: Vec<_> = (0..3).filter(|node| *node != leader).map(|node| cluster.nodes[node].replica()).collect();
+        let stop = Arc::new(AtomicBool::new(false));
+        let before = cluster.nodes[leader].replica().read_barrier(soon()).await.unwrap().count("a/");
+        let writing = tokio::spawn(write_until(stop.clone(), others));
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        cluster.nodes[leader].crash();
+        tokio::time::sleep(Duration::from_millis(2500)).await;
+        stop.store(true, Ordering::Relaxed);
+        let (keys, gap) = writing.await.unwrap();
+        eprintln!("{} writes, the longest gap {gap:?}", keys.len());
+        cluster.nodes[leader].start().await;
+        cluster.agree().await;
+        let survivor = cluster.nodes[cluster.leader().await].replica();
+        let view = survivor.read_barrier(soon()).await.unwrap();
+        assert!(keys.iter().all(|key| view.get(key).is_some()));
+        assert_eq!(view.count("a/"), before + keys.len());
+        let clear = kontiki_storage::Transaction {
+            conditions: vec![],
+            writes: view
+                .prefix("a/")
+                .map(|record| kontiki_storage::Write::Delete { key: record.key.clone() })
+                .collect(),
+        };
+        survivor.propose(clear, soon()).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_stopped_hands_over_without_a_pause() {
+    let mut cluster = Cluster::start(Limits::default()).await;
+    let leader = cluster.leader().await;
+    let others: Vec<_> = (0..3).filter(|node| *node != leader).map(|node| cluster.nodes[node].replica()).collect();
+    let stop = Arc::new(AtomicBool::new(false));
+    let writing = tokio::spawn(write_until(stop.clone(), others));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    cluster.nodes[leader].stop().await;
+    tokio::time::sleep(Duration::from_millis(500)).await;
+    stop.store(true, Ordering::Relaxed);
+    let (keys, gap) = writing.await.unwrap();
+    eprintln!("{} writes, the longest gap {gap:?}", keys.len());
+    assert!(gap < Duration::from_millis(450), "{gap:?}: an election was waited for");
+    cluster.nodes[leader].start().await;
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn all_replicas_may_crash_at_once() {
+    let mut cluster = Cluster::start(Limits::default()).await;
+    let replicas: Vec<_> = cluster.nodes.iter().map(|node| node.replica()).collect();
+    let mut written = 0;
+    for n in 0..100 {
+        replicas[n % 3].propose(create(&format!("a/{n}"), "x"), soon()).await.unwrap();
+        written += 1;
+    }
+    drop(replicas);
+    cluster.nodes.iter_mut().for_each(|node| node.crash());
+    let starting: Vec<_> = cluster.nodes.iter_mut().map(|node| node.start()).collect();
+    futures_util::future::join_all(starting).await;
+    for node in &cluster.nodes {
+        assert_eq!(node.replica().read_barrier(soon()).await.unwrap().count("a/"), written);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_lost_its_data_is_refused() {
+    let mut cluster = Cluster::start(Limits::default()).await;
+    cluster.nodes[0].replica().propose(put("a/1", "x"), soon()).await.unwrap();
+    cluster.agree().await;
+    let wiped = cluster.follower().await;
+    cluster.nodes[wiped].stop().await;
+    std::fs::remove_dir_all(cluster.path(wiped)).unwrap();
+    for _ in 0..2 {
+        match cluster.nodes[wiped].try_start().await {
+            Err(StartError::Wiped { .. }) => {}
+            Err(StartError::Database { .. }) => tokio::time::sleep(Duration::from_millis(500)).await,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn only_members_are_spoken_with() {
+    let ca = Ca::new();
+    let dir = tempfile::tempdir().unwrap();
+    let config = |tls| Config {
+        peer_listen: Some("127.0.0.1:0".parse().unwrap()),
+        peer_address: "127.0.0.1:1".into(),
+        tls: Some(tls),
+        ..Config::new("n1", dir.path())
+    };
+    for tls in [ca.member("n2"), ca.sign("system:masters", "kontiki:member:n1"), ca.sign("kontiki:members", "n1")] {
+        let started = Replica::start(config(tls)).await;
+        assert!(matches!(started, Err(StartError::Tls(_))), "{:?}", started.err());
+    }
+    Replica::start(config(ca.member("n1"))).await.unwrap().shutdown().await;
+}

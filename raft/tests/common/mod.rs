@@ -1,0 +1,202 @@
+//! Clusters in one process, over loopback and TLS. Each replica has a runtime of its own, so that one can be crashed: its
+//! tasks end wherever they are.
+#![allow(dead_code)]
+
+use std::net::TcpListener;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use bytes::Bytes;
+use kontiki_raft::{
+    Config, Limits, MEMBER_DNS_NAME, MEMBER_ORGANIZATION, PeerTls, Replica, StartError, member_common_name,
+};
+use kontiki_storage::{Condition, Transaction, Write};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
+    KeyUsagePurpose,
+};
+use tempfile::TempDir;
+use tokio::runtime::Runtime;
+use tokio::time::Instant;
+
+pub fn soon() -> Instant {
+    Instant::now() + Duration::from_secs(20)
+}
+
+pub fn put(key: &str, value: &str) -> Transaction {
+    let value = Bytes::copy_from_slice(value.as_bytes());
+    let write = Write::Put { key: key.into(), value, revision_at: None, expires_at: None };
+    Transaction { conditions: vec![], writes: vec![write] }
+}
+
+pub fn create(key: &str, value: &str) -> Transaction {
+    Transaction { conditions: vec![Condition::Absent(key.into())], ..put(key, value) }
+}
+
+pub struct Ca(CertifiedIssuer<'static, KeyPair>);
+
+impl Ca {
+    pub fn new() -> Ca {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "kontiki peers");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::DigitalSignature];
+        Ca(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    pub fn sign(&self, organization: &str, common_name: &str) -> PeerTls {
+        let mut params = CertificateParams::new(vec![MEMBER_DNS_NAME.to_owned()]).unwrap();
+        params.distinguished_name = rcgen::DistinguishedName::new();
+        params.distinguished_name.push(DnType::OrganizationName, organization);
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth];
+        let key = KeyPair::generate().unwrap();
+        let chain = params.signed_by(&key, &self.0).unwrap().pem().into_bytes();
+        PeerTls { chain, key: key.serialize_pem().into_bytes(), ca: self.0.pem().into_bytes() }
+    }
+
+    pub fn member(&self, name: &str) -> PeerTls {
+        self.sign(MEMBER_ORGANIZATION, &member_common_name(name))
+    }
+}
+
+pub struct Node {
+    pub config: Config,
+    runtime: Option<Runtime>,
+    replica: Option<Replica>,
+}
+
+impl Node {
+    pub fn replica(&self) -> Replica {
+        self.replica.clone().unwrap()
+    }
+
+    pub fn is_up(&self) -> bool {
+        self.replica.is_some()
+    }
+
+    pub async fn try_start(&mut self) -> Result<(), StartError> {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        let started = runtime.spawn(Replica::start(self.config.clone())).await.unwrap();
+        self.runtime = Some(runtime);
+        match started {
+            Ok(replica) => {
+                self.replica = Some(replica);
+                Ok(())
+            }
+            Err(error) => {
+                self.crash();
+                Err(error)
+            }
+        }
+    }
+
+    /// Starts, once the process that had the directory before has let go of it.
+    pub async fn start(&mut self) {
+        for _ in 0..100 {
+            match self.try_start().await {
+                Ok(()) => return,
+                Err(StartError::Database { .. } | StartError::Listen { .. }) => {
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                }
+                Err(error) => panic!("{error}"),
+            }
+        }
+        panic!("the directory is still in use");
+    }
+
+    pub fn crash(&mut self) {
+        self.replica = None;
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
+    }
+
+    pub async fn stop(&mut self) {
+        let replica = self.replica();
+        self.runtime.as_ref().unwrap().spawn(async move { replica.shutdown().await }).await.unwrap();
+        self.crash();
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        self.crash();
+    }
+}
+
+pub struct Cluster {
+    pub nodes: Vec<Node>,
+    pub ca: Ca,
+    dir: TempDir,
+}
+
+impl Cluster {
+    pub async fn start(limits: Limits) -> Cluster {
+        let (dir, ca) = (tempfile::tempdir().unwrap(), Ca::new());
+        let names = ["n1", "n2", "n3"];
+        let sockets: Vec<_> = names.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
+        let addresses: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
+        drop(sockets);
+        let initial_cluster: Vec<_> =
+            names.iter().zip(&addresses).map(|(name, address)| (name.to_string(), address.to_string())).collect();
+        let node = |(name, address): (&&str, _)| Node {
+            config: Config {
+                peer_listen: Some(address),
+                peer_address: address.to_string(),
+                initial_cluster: initial_cluster.clone(),
+                tls: Some(ca.member(name)),
+                limits,
+                ..Config::new(*name, dir.path().join(name))
+            },
+            runtime: None,
+            replica: None,
+        };
+        let nodes = names.iter().zip(addresses.iter().copied()).map(node).collect();
+        let mut cluster = Cluster { nodes, ca, dir };
+        let starting: Vec<_> = cluster.nodes.iter_mut().map(|node| node.start()).collect();
+        futures_util::future::join_all(starting).await;
+        cluster
+    }
+
+    pub fn path(&self, node: usize) -> PathBuf {
+        self.nodes[node].config.data_dir.clone()
+    }
+
+    pub async fn leader(&self) -> usize {
+        loop {
+            let leads = |node: &Node| node.replica.as_ref().is_some_and(|replica| replica.is_leader());
+            if let Some(leader) = self.nodes.iter().position(leads) {
+                return leader;
+            }
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+
+    pub async fn follower(&self) -> usize {
+        let leader = self.leader().await;
+        (0..self.nodes.len()).find(|node| *node != leader && self.nodes[*node].is_up()).unwrap()
+    }
+
+    /// Waits until all that run have applied the same.
+    pub async fn agree(&self) {
+        let end = soon();
+        let running: Vec<_> = self.nodes.iter().filter_map(|node| node.replica.clone()).collect();
+        let expected = running[0].read_barrier(end).await.unwrap().revision();
+        for replica in &running {
+            replica.store().wait_for(expected).await;
+        }
+        let hashes: Vec<_> = running.iter().map(|replica| replica.store().state_hash()).collect();
+        assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
+    }
+}
+
+/// The value of a replica's counter or gauge.
+pub fn metric(replica: &Replica, name: &str) -> f64 {
+    let registry = prometheus::Registry::new();
+    replica.register_metrics(&registry).unwrap();
+    let families = registry.gather();
+    let family = families.iter().find(|family| family.name() == name).unwrap();
+    let metric = &family.get_metric()[0];
+    metric.get_counter().get_value() + metric.get_gauge().get_value()
+}
