@@ -17,7 +17,7 @@ const LENGTH: Duration = Duration::from_secs(3);
 async fn main() {
     let dir = tempfile::tempdir_in(std::env::args().nth(1).unwrap_or_else(|| ".".into())).expect("a directory");
     let alone = Replica::start(Config::new("n1", dir.path().join("alone"))).await.expect("the replica starts");
-    report("1 replica", &[alone.clone()]).await;
+    report("1 replica", std::slice::from_ref(&alone)).await;
     alone.shutdown().await;
     report("3 replicas", &cluster(dir.path()).await).await;
 }

@@ -25,7 +25,7 @@ pub(crate) type RaftSnapshot = Snapshot<LeaderId, NodeId, Member, Image>;
 /// A snapshot on its way out or in.
 pub(crate) enum Image {
     Out(Export),
-    In(Ready),
+    In(Box<Ready>),
 }
 
 pub(crate) struct Machine {
@@ -125,7 +125,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             return Err(io::Error::other("a snapshot that was made here is installed here"));
         };
         let store = self.store.clone();
-        tokio::task::spawn_blocking(move || store.install(ready)).await.map_err(io::Error::other)?.map_err(fatal)?;
+        tokio::task::spawn_blocking(move || store.install(*ready)).await.map_err(io::Error::other)?.map_err(fatal)?;
         if let Some(id) = &meta.last_log_id {
             self.log.checkpointed(id.index);
             self.applied.send_replace(Some(id.index));

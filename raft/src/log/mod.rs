@@ -104,12 +104,12 @@ impl Log {
         let mut tail = Tail { purged, last: purged, ..Tail::default() };
         let mut sizes = Sizes::default();
         let first = purged.map_or(0, |id| id.index + 1);
-        let mut expected = first;
         let mut options = ReadOptions::default();
         options.set_iterate_upper_bound([ENTRY + 1]);
         options.set_readahead_size(1 << 20);
         let start = row_key(first);
-        for row in db.iterator_opt(IteratorMode::From(&start, Direction::Forward), options) {
+        let rows = db.iterator_opt(IteratorMode::From(&start, Direction::Forward), options);
+        for (expected, row) in (first..).zip(rows) {
             let (key, row) = row.map_err(|error| corrupt("the log", error.to_string()))?;
             let what = || format!("log entry {expected}");
             if *key != row_key(expected) {
@@ -124,7 +124,6 @@ impl Log {
             tail.durable = Some(expected);
             tail.push(entry);
             tail.shrink();
-            expected += 1;
         }
         let writer = Writer::start(db.clone(), committed, metrics).map_err(StartError::Thread)?;
         let log = Log(Arc::new(Shared {
@@ -310,8 +309,9 @@ impl Sizes {
     }
 
     fn truncate(&mut self, next: u64) {
-        while let Some((_, sum)) = self.marks.pop_back_if(|(first, _)| *first >= next) {
-            self.total = sum;
+        while let Some((_, sum)) = self.marks.back().filter(|(first, _)| *first >= next) {
+            self.total = *sum;
+            self.marks.pop_back();
         }
     }
 }
@@ -436,8 +436,9 @@ impl RaftLogStorage<TypeConfig> for Log {
         let next = last.map_or(0, |last| last.index + 1);
         {
             let mut tail = self.0.tail.write();
-            while let Some(entry) = tail.entries.pop_back_if(|entry| entry.index() >= next) {
-                tail.bytes -= weight(&entry);
+            while let Some(entry) = tail.entries.back().filter(|entry| entry.index() >= next) {
+                tail.bytes -= weight(entry);
+                tail.entries.pop_back();
             }
             tail.last = last;
             tail.durable = tail.durable.min(next.checked_sub(1));
@@ -455,8 +456,9 @@ impl RaftLogStorage<TypeConfig> for Log {
         let last = self.bounds().1.saturating_sub(1);
         {
             let mut tail = self.0.tail.write();
-            while let Some(entry) = tail.entries.pop_front_if(|entry| entry.index() <= upto.index) {
-                tail.bytes -= weight(&entry);
+            while let Some(entry) = tail.entries.front().filter(|entry| entry.index() <= upto.index) {
+                tail.bytes -= weight(entry);
+                tail.entries.pop_front();
             }
             tail.purged = Some(upto);
             tail.last = tail.last.max(Some(upto));

@@ -280,7 +280,7 @@ impl Service {
         let last_membership = decode_membership(&membership).map_err(malformed)?;
         let meta = SnapshotMeta { last_log_id: Some(log_id(position)), last_membership };
         tracing::info!(revision = ready.revision(), index = position.index, "installing a snapshot");
-        let snapshot = Snapshot { meta, snapshot: Image::In(ready) };
+        let snapshot = Snapshot { meta, snapshot: Image::In(Box::new(ready)) };
         let response = self.raft.install_full_snapshot(vote, snapshot).await.map_err(stopped)?;
         answer_vote(&response.vote)
     }
