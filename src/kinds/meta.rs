@@ -33,6 +33,17 @@ pub fn labels(errors: &mut Errors, path: &Path<'_>, labels: &Value) {
     }
 }
 
+pub fn annotations(errors: &mut Errors, path: &Path<'_>, annotations: &Value) {
+    let mut total = 0;
+    for (key, value) in annotations.as_object().into_iter().flatten() {
+        names::invalid_each(errors, path, key, names::qualified_name(&key.to_lowercase()));
+        total += key.len() + value.as_str().map_or(0, str::len);
+    }
+    if total > MAX_ANNOTATIONS {
+        errors.too_long(path, MAX_ANNOTATIONS);
+    }
+}
+
 /// A `metav1.LabelSelector`.
 pub fn label_selector(errors: &mut Errors, path: &Path<'_>, selector: &Value) {
     if let Some(wanted) = selector.at(&["matchLabels"]) {
@@ -256,14 +267,8 @@ fn check_maps_and_owners(object: &Value, errors: &mut Errors) {
     if let Some(map) = object.at(&["metadata", "labels"]) {
         labels(errors, &METADATA.child("labels"), map);
     }
-    let path = METADATA.child("annotations");
-    let mut total = 0;
-    for (key, value) in object.map_at(&["metadata", "annotations"]).into_iter().flatten() {
-        names::invalid_each(errors, &path, key, names::qualified_name(&key.to_lowercase()));
-        total += key.len() + value.as_str().map_or(0, str::len);
-    }
-    if total > MAX_ANNOTATIONS {
-        errors.too_long(&path, MAX_ANNOTATIONS);
+    if let Some(map) = object.at(&["metadata", "annotations"]) {
+        annotations(errors, &METADATA.child("annotations"), map);
     }
     check_owners(object, errors);
     check_managers(object, errors);

@@ -228,6 +228,7 @@ static TABLE: LazyLock<HashMap<(&'static str, &'static str), &'static dyn Kind>>
         networking::KINDS,
         node::KINDS,
         persistent::KINDS,
+        pods::KINDS,
         quota::KINDS,
         rbac::KINDS,
         scheduling::KINDS,

@@ -74,6 +74,24 @@ pub fn dns_subdomain(text: &str) -> Vec<String> {
     messages
 }
 
+/// The same with underscores, as in the names of DNS records.
+pub fn dns_subdomain_with_underscore(text: &str) -> Vec<String> {
+    let label = |label: &str| {
+        let rest = label.strip_prefix('_').unwrap_or(label);
+        framed(rest, lower_alnum, |b| matches!(b, b'-' | b'_'))
+    };
+    let mut messages = too_long(text, 253);
+    if !text.split('.').all(label) {
+        messages.push(regex_message(
+            "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and \
+             must start and end with an alphanumeric character",
+            "_?[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\._?[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*",
+            &["example.com"],
+        ));
+    }
+    messages
+}
+
 /// RFC 1123 label.
 pub fn dns_label(text: &str) -> Vec<String> {
     let mut messages = too_long(text, 63);

@@ -9,7 +9,7 @@ use crate::object::Fields;
 
 const EFFECTS: &[&str] = &["NoSchedule", "PreferNoSchedule", "NoExecute"];
 
-const TOLERATION: Shape = &[
+pub const TOLERATION: Shape = &[
     ("Key", "key", Part::Text),
     ("Operator", "operator", Part::Text),
     ("Value", "value", Part::Text),
@@ -69,15 +69,19 @@ pub fn node_selector(errors: &mut Errors, path: &Path<'_>, selector: &Value) {
         return errors.required(&list, "must have at least one node selector term");
     }
     for (i, term) in terms.iter().enumerate() {
-        let path = list.index(i);
-        let expressions = path.child("matchExpressions");
-        for (j, requirement) in term.list_at(&["matchExpressions"]).iter().enumerate() {
-            node_requirement(errors, &expressions.index(j), requirement);
-        }
-        let fields = path.child("matchFields");
-        for (j, requirement) in term.list_at(&["matchFields"]).iter().enumerate() {
-            field_requirement(errors, &fields.index(j), requirement);
-        }
+        node_term(errors, &list.index(i), term);
+    }
+}
+
+/// One term of a node selector, or what a pod would rather have.
+pub fn node_term(errors: &mut Errors, path: &Path<'_>, term: &Value) {
+    let expressions = path.child("matchExpressions");
+    for (i, requirement) in term.list_at(&["matchExpressions"]).iter().enumerate() {
+        node_requirement(errors, &expressions.index(i), requirement);
+    }
+    let fields = path.child("matchFields");
+    for (i, requirement) in term.list_at(&["matchFields"]).iter().enumerate() {
+        field_requirement(errors, &fields.index(i), requirement);
     }
 }
 

@@ -14,18 +14,12 @@ const OBJECT_REF: Shape = &[
 ];
 const REQUIREMENT: Shape =
     &[("Key", "key", Part::Text), ("Operator", "operator", Part::Text), ("Values", "values", Part::Plain)];
-pub const NODE_AFFINITY: Shape = &[(
-    "Required",
-    "required",
-    Part::Pointer(&[(
-        "NodeSelectorTerms",
-        "nodeSelectorTerms",
-        Part::List(&[
-            ("MatchExpressions", "matchExpressions", Part::List(REQUIREMENT)),
-            ("MatchFields", "matchFields", Part::List(REQUIREMENT)),
-        ]),
-    )]),
-)];
+pub const NODE_SELECTOR_TERM: Shape = &[
+    ("MatchExpressions", "matchExpressions", Part::List(REQUIREMENT)),
+    ("MatchFields", "matchFields", Part::List(REQUIREMENT)),
+];
+pub const NODE_SELECTOR: Shape = &[("NodeSelectorTerms", "nodeSelectorTerms", Part::List(NODE_SELECTOR_TERM))];
+pub const NODE_AFFINITY: Shape = &[("Required", "required", Part::Pointer(NODE_SELECTOR))];
 const CSI_SOURCE: Shape = &[
     ("Driver", "driver", Part::Text),
     ("VolumeHandle", "volumeHandle", Part::Text),

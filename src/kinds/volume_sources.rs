@@ -80,18 +80,7 @@ pub fn check_sources(spec: &Value, name: &str, path: &Path<'_>, errors: &mut Err
         }
         found += 1;
         let at = path.child(own);
-        for field in *required {
-            let empty = match source.at(&[field]) {
-                Some(Value::String(text)) => text.is_empty(),
-                Some(Value::Array(items)) => items.is_empty(),
-                Some(_) => false,
-                None => true,
-            };
-            if empty {
-                errors.required(&at.child(field), "");
-            }
-        }
-        check_source(field, source, spec, name, &at, errors);
+        check_source(field, required, source, Some((spec, name)), &at, errors);
         if *field == "local" && spec.at(&["nodeAffinity"]).is_none() {
             errors.required(&path.child("nodeAffinity"), "Local volume requires node affinity");
         }
@@ -101,16 +90,36 @@ pub fn check_sources(spec: &Value, name: &str, path: &Path<'_>, errors: &mut Err
     }
 }
 
-fn no_backsteps(path: &Path<'_>, text: &str, errors: &mut Errors) {
+pub(super) fn no_backsteps(path: &Path<'_>, text: &str, errors: &mut Errors) {
     if text.split('/').any(|part| part == "..") {
         errors.invalid(path, text, "must not contain '..'");
     }
 }
 
-/// What a volume type wants beside its required fields.
-fn check_source(kind: &str, source: &Value, spec: &Value, name: &str, path: &Path<'_>, errors: &mut Errors) {
+/// What a volume type wants. It is of a persistent volume with a spec and a name, or else of a pod, whose secrets are
+/// of the pod's own namespace.
+pub(super) fn check_source(
+    kind: &str,
+    required: &[&str],
+    source: &Value,
+    volume: Option<(&Value, &str)>,
+    path: &Path<'_>,
+    errors: &mut Errors,
+) {
+    for field in required {
+        let empty = match source.at(&[field]) {
+            Some(Value::String(text)) => text.is_empty(),
+            Some(Value::Array(items)) => items.is_empty(),
+            Some(_) => false,
+            None => true,
+        };
+        if empty {
+            errors.required(&path.child(field), "");
+        }
+    }
     let text = |field: &str| source.text_at(&[field]);
-    let secret = |errors: &mut Errors, field: &str, namespaced: bool| {
+    let namespaced = volume.is_some();
+    let secret = |errors: &mut Errors, field: &str| {
         if source.at(&[field]).is_some() {
             let at = path.child(field);
             for part in ["name", "namespace"].iter().take(if namespaced { 2 } else { 1 }) {
@@ -125,7 +134,7 @@ fn check_source(kind: &str, source: &Value, spec: &Value, name: &str, path: &Pat
             if !text("path").is_empty() {
                 no_backsteps(&path.child("path"), text("path"), errors);
                 if text("path").trim_end_matches('/').is_empty()
-                    && spec.text_at(&["persistentVolumeReclaimPolicy"]) == "Recycle"
+                    && volume.is_some_and(|(spec, _)| spec.text_at(&["persistentVolumeReclaimPolicy"]) == "Recycle")
                 {
                     let policy = Path::new("spec");
                     errors.forbidden(
@@ -164,16 +173,16 @@ fn check_source(kind: &str, source: &Value, spec: &Value, name: &str, path: &Pat
             }
         }
         "quobyte" => check_quobyte(source, path, errors),
-        "iscsi" => check_iscsi(source, name, path, errors),
+        "iscsi" => check_iscsi(source, volume.map(|(_, name)| name), path, errors),
         "fc" => check_fibre_channel(source, path, errors),
-        "cinder" => secret(errors, "secretRef", true),
+        "cinder" => secret(errors, "secretRef"),
         "storageos" => {
             for field in ["volumeName", "volumeNamespace"] {
                 if !text(field).is_empty() {
                     names::invalid_each(errors, &path.child(field), text(field), names::dns_label(text(field)));
                 }
             }
-            secret(errors, "secretRef", true);
+            secret(errors, "secretRef");
         }
         "flexVolume" => {
             for key in source.map_at(&["options"]).into_iter().flatten().map(|(key, _)| key) {
@@ -188,7 +197,7 @@ fn check_source(kind: &str, source: &Value, spec: &Value, name: &str, path: &Pat
             errors.required(&path.child("secretNamespace"), "");
         }
         "azureDisk" => check_azure_disk(source, path, errors),
-        "csi" => {
+        "csi" if namespaced => {
             csi_driver_name(text("driver"), &path.child("driver"), errors);
             if text("volumeHandle").is_empty() {
                 errors.required(&path.child("volumeHandle"), "");
@@ -237,7 +246,10 @@ fn check_quobyte(source: &Value, path: &Path<'_>, errors: &mut Errors) {
     }
 }
 
-fn check_iscsi(source: &Value, name: &str, path: &Path<'_>, errors: &mut Errors) {
+pub(super) const PORTAL_TOO_LONG: &str = "Total length of <volume name>:<iscsi.targetPortal> must be under 64 \
+                                          characters if iscsi.initiatorName is specified.";
+
+fn check_iscsi(source: &Value, volume: Option<&str>, path: &Path<'_>, errors: &mut Errors) {
     let iqn = source.text_at(&["iqn"]);
     if !iqn.is_empty() && !["iqn", "eui", "naa"].iter().any(|prefix| iqn.starts_with(prefix)) {
         errors.invalid(&path.child("iqn"), iqn, "must be valid format starting with iqn, eui, or naa");
@@ -251,6 +263,7 @@ fn check_iscsi(source: &Value, name: &str, path: &Path<'_>, errors: &mut Errors)
     if (discovery || session) && !secret {
         errors.required(&path.child("secretRef"), "");
     }
+    let Some(name) = volume else { return };
     if secret && source.text_at(&["secretRef", "name"]).is_empty() {
         let at = path.child("secretRef");
         errors.required(&at.child("name"), "");
@@ -258,12 +271,7 @@ fn check_iscsi(source: &Value, name: &str, path: &Path<'_>, errors: &mut Errors)
     let target = source.text_at(&["targetPortal"]);
     if source.at(&["initiatorName"]).is_some() && name.len() + 1 + target.len() > 64 {
         let metadata = Path::new("metadata");
-        errors.invalid(
-            &metadata.child("name"),
-            name,
-            "Total length of <volume name>:<iscsi.targetPortal> must be under 64 characters if iscsi.initiatorName is \
-             specified.",
-        );
+        errors.invalid(&metadata.child("name"), name, PORTAL_TOO_LONG);
     }
 }
 
