@@ -1,6 +1,7 @@
 //! Kontiki: a Kubernetes API server whose replicas are their own consensus store.
 #![forbid(unsafe_code)]
 
+pub mod admission;
 pub mod auth;
 pub mod codec;
 pub mod discovery;

@@ -85,6 +85,10 @@ impl Kind for RuntimeClass {
         false
     }
 
+    fn create_on_update(&self) -> bool {
+        true
+    }
+
     fn unconditional_update(&self) -> bool {
         false
     }

@@ -150,6 +150,12 @@ pub trait Kind: Sync {
         false
     }
 
+    /// How many seconds an object of this kind is given to go away, when so many are asked for; none where it goes at
+    /// once. 0 is an answer too: it is marked before it goes.
+    fn grace(&self, _object: &Value, _asked: Option<i64>) -> Option<i64> {
+        None
+    }
+
     /// The fields that a field selector may name beside `metadata.name` and `metadata.namespace`, with their values.
     fn selectable(&self) -> &'static [Selectable] {
         &[]

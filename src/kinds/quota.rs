@@ -317,6 +317,10 @@ impl Kind for LimitRange {
         false
     }
 
+    fn create_on_update(&self) -> bool {
+        true
+    }
+
     fn default(&self, object: &mut Value) {
         for limit in object.items_mut(&["spec", "limits"]) {
             if limit.text_at(&["type"]) == "Container" {

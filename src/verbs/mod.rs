@@ -3,8 +3,18 @@
 //! [`run`] finds the resource and hands the [`Request`] to its verb; a verb gives an [`Answer`], which `respond` turns
 //! into the representation that the client accepts.
 
+pub mod commit;
+pub mod create;
+pub mod delete;
+pub mod delete_collection;
 pub mod get;
+pub mod input;
 pub mod list;
+pub mod options;
+pub mod patch;
+pub mod services;
+pub mod subresource;
+pub mod update;
 pub mod watch;
 
 use std::sync::Arc;
@@ -16,6 +26,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::auth::User;
+use crate::codec::Target;
 use crate::discovery::{Registry, Resource, Subresource, Verbs};
 use crate::kinds::{self, Kind};
 use crate::request::{Accept, Query, RequestInfo, Verb};
@@ -63,6 +74,29 @@ impl Request {
             .ok_or_else(|| ApiError::internal(format!("kind {} has no schema", resource.kind)))
     }
 
+    /// The schema of the objects as they are stored.
+    pub fn stored_node(&self) -> Result<Node<'static>> {
+        let stored = self.resource.stored.as_ref();
+        let node = stored.and_then(|gvk| builtin().kind(&gvk.group, &gvk.version, &gvk.kind));
+        node.ok_or_else(|| ApiError::internal(format!("kind {} is not stored", self.resource.kind)))
+    }
+
+    /// A request like this one about another object of the namespace, without a body.
+    pub fn about(&self, name: &str) -> Request {
+        Request {
+            server: self.server.clone(),
+            info: RequestInfo { name: name.to_owned(), ..self.info.clone() },
+            resource: self.resource.clone(),
+            user: self.user.clone(),
+            query: self.query.clone(),
+            headers: self.headers.clone(),
+            accept: self.accept,
+            body: Bytes::new(),
+            deadline: self.deadline,
+            warnings: Vec::new(),
+        }
+    }
+
     pub fn subresource(&self) -> Option<&Subresource> {
         self.resource.subresource(&self.info.subresource)
     }
@@ -85,6 +119,14 @@ impl Request {
 /// Of requests that were to wait for a quorum.
 pub fn barrier_error(error: kontiki_raft::BarrierError) -> ApiError {
     ApiError::timeout(error.to_string())
+}
+
+/// The kind that bodies sent to a resource or subresource must be of.
+pub fn target<'r>(resource: &'r Resource, subresource: &str) -> Target<'r> {
+    match resource.subresource(subresource) {
+        Some(sub) => Target { group: &sub.kind.group, version: &sub.kind.version, kind: &sub.kind.kind },
+        None => Target { group: &resource.group, version: &resource.version, kind: &resource.kind },
+    }
 }
 
 /// `table/namespace/name`, or `table/name` for what is in no namespace.
@@ -181,6 +223,11 @@ pub async fn run(request: &mut Request) -> Result<Answer> {
         Verb::Get => get::get(request).await,
         Verb::List => list::list(request).await,
         Verb::Watch => watch::watch(request).await,
+        Verb::Create if request.info.subresource.is_empty() => create::create(request).await,
+        Verb::Update => update::update(request).await,
+        Verb::Patch => patch::patch(request).await,
+        Verb::Delete => delete::delete(request).await,
+        Verb::DeleteCollection => delete_collection::delete_collection(request).await,
         _ => Err(ApiError::method_not_allowed()),
     }
 }

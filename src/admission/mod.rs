@@ -1,0 +1,147 @@
+//! Admission: what the server's own plugins change about an object and whether they let it in, in upstream's order.
+//!
+//! A plugin sees the object in its stored version and the state that the write is decided on. What it relies on it can
+//! make a condition of the write's transaction.
+
+mod ingress;
+mod lifecycle;
+mod nodes;
+mod priority;
+mod storage;
+
+use std::collections::HashMap;
+
+use kontiki_storage::{Condition, View};
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::object::Fields;
+use crate::status::{ApiError, Result};
+use crate::verbs::Request;
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Operation {
+    Create,
+    Update,
+    Delete,
+}
+
+/// One write on its way through the plugins.
+pub struct Admission<'a> {
+    pub request: &'a Request,
+    pub view: &'a View,
+    pub operation: Operation,
+    pub dry_run: bool,
+    /// What is there, for updates and deletions.
+    pub old: Option<&'a Value>,
+    outcome: Outcome,
+}
+
+/// What plugins ask for beside their changes to the object.
+#[derive(Default)]
+pub struct Outcome {
+    pub conditions: Vec<Condition>,
+    pub warnings: Vec<String>,
+}
+
+impl<'a> Admission<'a> {
+    pub fn new(
+        request: &'a Request,
+        view: &'a View,
+        operation: Operation,
+        dry_run: bool,
+        old: Option<&'a Value>,
+    ) -> Admission<'a> {
+        Admission { request, view, operation, dry_run, old, outcome: Outcome::default() }
+    }
+
+    pub fn outcome(self) -> Outcome {
+        self.outcome
+    }
+
+    /// The write is made only if this still holds.
+    fn on(&mut self, condition: Condition) {
+        self.outcome.conditions.push(condition);
+    }
+
+    fn table(&self) -> &str {
+        &self.request.resource.table
+    }
+
+    /// Whether the write is of objects of this table, and not through a subresource.
+    fn is_whole(&self, table: &str) -> bool {
+        self.table() == table && self.request.info.subresource.is_empty()
+    }
+
+    /// Refuses the write, in the form that all plugins use.
+    fn forbidden(&self, object: &Value, why: impl std::fmt::Display) -> ApiError {
+        let resource = &self.request.resource;
+        ApiError::forbidden(&resource.group, &resource.plural, self.name(object), why)
+    }
+
+    /// What messages call the object; its name may not have been generated yet.
+    fn name<'o>(&'o self, object: &'o Value) -> &'o str {
+        let texts =
+            [self.request.name(), object.text_at(&["metadata", "name"]), object.text_at(&["metadata", "generateName"])];
+        texts.into_iter().find(|text| !text.is_empty()).unwrap_or("Unknown")
+    }
+}
+
+/// A plugin: the writes that it looks at, and what it does about them.
+struct Plugin {
+    handles: fn(&Admission<'_>) -> bool,
+    mutate: fn(&mut Admission<'_>, &mut Value) -> Result<()>,
+    validate: fn(&mut Admission<'_>, &Value) -> Result<()>,
+}
+
+fn unchanged(_: &mut Admission<'_>, _: &mut Value) -> Result<()> {
+    Ok(())
+}
+
+fn admitted(_: &mut Admission<'_>, _: &Value) -> Result<()> {
+    Ok(())
+}
+
+/// In the order in which upstream runs its default plugins.
+static CHAIN: &[Plugin] =
+    &[lifecycle::PLUGIN, nodes::PLUGIN, priority::PLUGIN, storage::DEFAULT_CLASS, storage::RESIZE, ingress::PLUGIN];
+
+/// The name of the newest object with one of these annotations set to `true`; of several of one second, the first.
+fn newest_marked(view: &View, prefix: &str, marks: &[&str]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Object {
+        metadata: Metadata,
+    }
+    #[derive(Deserialize)]
+    #[serde(rename_all = "camelCase")]
+    struct Metadata {
+        name: String,
+        creation_timestamp: String,
+        #[serde(default)]
+        annotations: HashMap<String, String>,
+    }
+    let all = view.prefix(prefix).filter_map(|record| serde_json::from_slice::<Object>(&record.value).ok());
+    let is_marked = |meta: &Metadata| marks.iter().any(|mark| meta.annotations.get(*mark).is_some_and(|v| v == "true"));
+    let marked = all.map(|object| object.metadata).filter(is_marked);
+    let newest =
+        marked.min_by(|a, b| b.creation_timestamp.cmp(&a.creation_timestamp).then_with(|| a.name.cmp(&b.name)));
+    newest.map(|meta| meta.name)
+}
+
+pub fn mutate(admission: &mut Admission<'_>, object: &mut Value) -> Result<()> {
+    for plugin in CHAIN {
+        if (plugin.handles)(admission) {
+            (plugin.mutate)(admission, object)?;
+        }
+    }
+    Ok(())
+}
+
+pub fn validate(admission: &mut Admission<'_>, object: &Value) -> Result<()> {
+    for plugin in CHAIN {
+        if (plugin.handles)(admission) {
+            (plugin.validate)(admission, object)?;
+        }
+    }
+    Ok(())
+}

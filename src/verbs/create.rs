@@ -1,0 +1,197 @@
+//! Create: `POST` to a collection, and the second half of a `PUT` or an apply to a name that isn't there yet.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use kontiki_storage::{Condition, Key, View};
+use rand::Rng;
+use serde_json::Value;
+
+use super::commit::{Plan, Reply, carry_out};
+use super::options::WriteOptions;
+use super::{Answer, Request, input, key, services, target};
+use crate::admission::{self, Admission, Operation};
+use crate::codec::{canonicalize, encode_for_store};
+use crate::field::Errors;
+use crate::kinds::{Kind, meta};
+use crate::object::Fields;
+use crate::status::{ApiError, Details, Result};
+use crate::time;
+
+pub async fn create(request: &mut Request) -> Result<Answer> {
+    let options = WriteOptions::read(request, "CreateOptions", None)?;
+    let mut first = Some(read(request, &options)?);
+    carry_out(request, options.dry_run, |request, view| {
+        let object = match first.take() {
+            Some(object) => object,
+            None => again(request, |request| read(request, &options))?,
+        };
+        decide(request, view, &options, object)
+    })
+    .await
+}
+
+/// Repeats what has already given its warnings.
+pub fn again<T>(request: &mut Request, make: impl FnOnce(&mut Request) -> Result<T>) -> Result<T> {
+    let warnings = request.warnings.len();
+    let made = make(request);
+    request.warnings.truncate(warnings);
+    made
+}
+
+/// The object of the body in the stored version, with defaults.
+fn read(request: &mut Request, options: &WriteOptions) -> Result<Value> {
+    let resource = request.resource.clone();
+    let mut object = input::decode(request, target(&resource, ""), options)?;
+    let rules = request.kind()?;
+    rules.default(&mut object);
+    rules.to_storage(&mut object);
+    input::forget_system_fields(&mut object);
+    input::agree_on_namespace(request, &mut object)?;
+    input::single_owners(&mut object, false, &mut request.warnings);
+    Ok(object)
+}
+
+/// The names that are tried before a generated one is given up.
+const NAMES: usize = 8;
+
+/// Decides on a new object that has come from the client.
+pub fn decide(request: &mut Request, view: &View, options: &WriteOptions, mut object: Value) -> Result<Plan> {
+    let resource = request.resource.clone();
+    let rules = request.kind()?;
+    let mut admission = Admission::new(request, view, Operation::Create, options.dry_run, None);
+    admission::mutate(&mut admission, &mut object)?;
+    let admitted = admission.outcome();
+    request.warnings.extend(admitted.warnings);
+    input::single_owners(&mut object, true, &mut request.warnings);
+    object.set(&["metadata", "uid"], new_uid());
+    object.set(&["metadata", "creationTimestamp"], time::now());
+    let place = name(request, view, rules, &mut object);
+    let claims = services::create(request, view, &mut object, options.dry_run)?;
+    rules.prepare_create(&mut object);
+    if rules.counts_generation() {
+        object.set(&["metadata", "generation"], 1);
+    }
+    canonicalize(request.stored_node()?, &mut object);
+    let name = object.text_at(&["metadata", "name"]).to_owned();
+    let mut errors = Errors::default();
+    meta::validate_create(rules, resource.namespaced, &object, &mut errors);
+    rules.validate(&object, &mut errors);
+    if !errors.is_empty() {
+        return Err(ApiError::invalid(rules.group(), rules.kind(), &name, &errors.0));
+    }
+    request.warnings.extend(rules.warnings(&object, None));
+    let mut admission = Admission::new(request, view, Operation::Create, options.dry_run, None);
+    admission::validate(&mut admission, &object)?;
+    let validated = admission.outcome();
+    request.warnings.extend(validated.warnings);
+    match object.text_at(&["metadata", "resourceVersion"]) {
+        "" => {}
+        text => match parse_version(text)? {
+            0 => {}
+            _ => return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created")),
+        },
+    }
+    let key = match place {
+        Place::Free(key) => key,
+        Place::Taken(key) => return Err(taken(request, view, &key, &object, &name)),
+    };
+    let (value, revision_at) = encode_for_store(&object);
+    let value = Bytes::from(value);
+    let mut plan = Plan::new(Reply::Stored { code: 201, value: value.clone(), revision_at }, None)
+        .on(Condition::Absent(key.clone()));
+    plan.transaction.conditions.extend(admitted.conditions);
+    plan.transaction.conditions.extend(validated.conditions);
+    plan.put(key, value, revision_at, expiry(request));
+    claims.enter(&mut plan, &object);
+    Ok(plan)
+}
+
+enum Place {
+    Free(Key),
+    Taken(Key),
+}
+
+/// Where the object goes; draws its name where it has only a prefix of one.
+fn name(request: &Request, view: &View, rules: &dyn Kind, object: &mut Value) -> Place {
+    let resource = &request.resource;
+    let namespace = object.text_at(&["metadata", "namespace"]).to_owned();
+    let prefix = object.text_at(&["metadata", "generateName"]).to_owned();
+    let drawn = object.text_at(&["metadata", "name"]).is_empty() && !prefix.is_empty();
+    let mut tries = if drawn && rules.generates_names() { NAMES } else { 1 };
+    loop {
+        if drawn {
+            let name = if rules.generates_names() { generated(&prefix) } else { prefix.clone() };
+            object.set(&["metadata", "name"], name);
+        }
+        let key = key(resource, &namespace, object.text_at(&["metadata", "name"]));
+        tries -= 1;
+        match view.get(key.as_str()) {
+            None => return Place::Free(key),
+            Some(_) if tries == 0 => return Place::Taken(key),
+            Some(_) => {}
+        }
+    }
+}
+
+fn taken(request: &Request, view: &View, key: &Key, object: &Value, name: &str) -> ApiError {
+    let resource = &request.resource;
+    let mut error = ApiError::already_exists(&resource.group, &resource.plural, name);
+    if !object.text_at(&["metadata", "generateName"]).is_empty() {
+        error.message.push_str(", the server was not able to generate a unique name for the object");
+        error.details = error.details.map(|details| Details { retry_after_seconds: 1, ..details });
+    }
+    let old: Option<Value> = view.get(key.as_str()).and_then(|record| serde_json::from_slice(&record.value).ok());
+    if old.is_some_and(|old| old.at(&["metadata", "deletionTimestamp"]).is_some()) {
+        error.message.insert_str(0, "object is being deleted: ");
+    }
+    error
+}
+
+/// Of the random part of a name; without vowels and what looks alike.
+const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
+const MOST_OF_PREFIX: usize = 58;
+
+fn generated(prefix: &str) -> String {
+    let mut end = prefix.len().min(MOST_OF_PREFIX);
+    while !prefix.is_char_boundary(end) {
+        end -= 1;
+    }
+    let mut rng = rand::rng();
+    let suffix = (0..5).map(|_| char::from(ALPHABET[rng.random_range(0..ALPHABET.len())]));
+    prefix[..end].chars().chain(suffix).collect()
+}
+
+pub fn new_uid() -> String {
+    uuid::Builder::from_random_bytes(rand::random()).into_uuid().to_string()
+}
+
+/// `metadata.resourceVersion` as upstream reads it.
+pub fn parse_version(text: &str) -> Result<u64> {
+    super::list::uint("", text).map_err(|_| {
+        let text = crate::field::go_quote(text);
+        ApiError::new(500, "", format!("strconv.ParseUint: parsing {text}: invalid syntax"))
+    })
+}
+
+/// When the object is to go by itself.
+pub fn expiry(request: &Request) -> Option<u64> {
+    if &*request.resource.table != "events" {
+        return None;
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Some((now + request.server.settings.event_ttl).as_secs())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn generated_names_end_in_five_characters() {
+        let name = generated("web-");
+        assert_eq!((name.len(), &name[..4]), (9, "web-"));
+        assert!(name[4..].bytes().all(|b| ALPHABET.contains(&b)), "{name}");
+        assert_eq!(generated(&"é".repeat(40)).chars().count(), 29 + 5);
+    }
+}
