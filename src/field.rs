@@ -227,6 +227,18 @@ pub fn go_quote(text: &str) -> String {
     out
 }
 
+/// Several errors as one text. Go's `Aggregate` drops repeated messages and brackets several.
+pub fn aggregate<T: ToString>(errors: &[T]) -> String {
+    let mut unique: Vec<String> = Vec::new();
+    for error in errors {
+        let text = error.to_string();
+        if !unique.contains(&text) {
+            unique.push(text);
+        }
+    }
+    if unique.len() == 1 { unique.remove(0) } else { format!("[{}]", unique.join(", ")) }
+}
+
 /// The errors found so far.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Errors(pub Vec<Error>);

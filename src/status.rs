@@ -108,15 +108,7 @@ impl ApiError {
 
     /// Validation failed: 422 with one cause for each field error.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[field::Error]) -> Self {
-        let messages: Vec<String> = errors.iter().map(ToString::to_string).collect();
-        // Go's Aggregate drops repeated messages and brackets several.
-        let mut unique: Vec<&str> = Vec::new();
-        for m in &messages {
-            if !unique.contains(&m.as_str()) {
-                unique.push(m);
-            }
-        }
-        let joined = if unique.len() == 1 { unique[0].to_owned() } else { format!("[{}]", unique.join(", ")) };
+        let joined = field::aggregate(errors);
         let mut details = Details { name: name.into(), group: group.into(), kind: kind.into(), ..Details::default() };
         details.causes = errors
             .iter()

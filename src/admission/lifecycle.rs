@@ -15,7 +15,10 @@ const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
 fn handles(admission: &Admission<'_>) -> bool {
     match admission.operation {
         // What is only answered and not kept doesn't need its namespace (access reviews).
-        Operation::Create => admission.request.resource.namespaced && admission.request.resource.stored.is_some(),
+        Operation::Create => {
+            let resource = &admission.request.resource;
+            resource.namespaced && (resource.stored.is_some() || &*resource.kind == "Binding")
+        }
         Operation::Update => false,
         Operation::Delete => admission.table() == "namespaces",
     }

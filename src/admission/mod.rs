@@ -6,6 +6,7 @@
 mod ingress;
 mod lifecycle;
 mod nodes;
+mod pods;
 mod priority;
 mod storage;
 
@@ -103,8 +104,18 @@ fn admitted(_: &mut Admission<'_>, _: &Value) -> Result<()> {
 }
 
 /// In the order in which upstream runs its default plugins.
-static CHAIN: &[Plugin] =
-    &[lifecycle::PLUGIN, nodes::PLUGIN, priority::PLUGIN, storage::DEFAULT_CLASS, storage::RESIZE, ingress::PLUGIN];
+static CHAIN: &[Plugin] = &[
+    lifecycle::PLUGIN,
+    pods::SERVICE_ACCOUNT,
+    nodes::PLUGIN,
+    priority::PLUGIN,
+    pods::TOLERATIONS,
+    storage::DEFAULT_CLASS,
+    storage::RESIZE,
+    pods::RUNTIME_CLASS,
+    ingress::PLUGIN,
+    pods::TOPOLOGY_LABELS,
+];
 
 /// The name of the newest object with one of these annotations set to `true`; of several of one second, the first.
 fn newest_marked(view: &View, prefix: &str, marks: &[&str]) -> Option<String> {

@@ -5,14 +5,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use bytes::Bytes;
 use kontiki_storage::{Condition, Key, View};
 use rand::Rng;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::commit::{Plan, Reply, carry_out};
 use super::options::WriteOptions;
 use super::{Answer, Request, input, key, services, target};
 use crate::admission::{self, Admission, Operation};
+use crate::auth::User;
 use crate::codec::{canonicalize, encode_for_store};
 use crate::field::Errors;
+use crate::kinds::certificates::CertificateSigningRequest;
 use crate::kinds::{Kind, meta};
 use crate::object::Fields;
 use crate::status::{ApiError, Details, Result};
@@ -69,6 +71,10 @@ pub fn decide(request: &mut Request, view: &View, options: &WriteOptions, mut ob
     let place = name(request, view, rules, &mut object);
     let claims = services::create(request, view, &mut object, options.dry_run)?;
     rules.prepare_create(&mut object);
+    if &*resource.kind == "CertificateSigningRequest" {
+        let User { name, uid, groups, extra } = &request.user;
+        CertificateSigningRequest::set_requester(&mut object, name, uid, groups, json!(extra));
+    }
     if rules.counts_generation() {
         object.set(&["metadata", "generation"], 1);
     }
@@ -152,7 +158,8 @@ fn taken(request: &Request, view: &View, key: &Key, object: &Value, name: &str) 
 const ALPHABET: &[u8] = b"bcdfghjklmnpqrstvwxz2456789";
 const MOST_OF_PREFIX: usize = 58;
 
-fn generated(prefix: &str) -> String {
+/// A name that begins like this and that hardly anybody has yet.
+pub fn generated(prefix: &str) -> String {
     let mut end = prefix.len().min(MOST_OF_PREFIX);
     while !prefix.is_char_boundary(end) {
         end -= 1;

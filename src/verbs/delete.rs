@@ -79,7 +79,7 @@ pub fn warn_of_default(request: &mut Request, options: &DeleteOptions) -> Result
 
 /// What follows a plan once it is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+pub enum Next {
     Nothing,
     /// The object is marked and nothing holds it any more.
     Remove,
@@ -112,6 +112,18 @@ fn decide(request: &mut Request, view: &View, options: &DeleteOptions) -> Result
             ));
         }
     }
+    let record = record.clone();
+    remove(request, &record, object, options)
+}
+
+/// Decides on the end of an object, which may have been changed already.
+pub fn remove(
+    request: &Request,
+    record: &Arc<Record>,
+    mut object: Value,
+    options: &DeleteOptions,
+) -> Result<(Plan, Next)> {
+    let rules = request.kind()?;
     // Tells clients that asked for a plain deletion that it isn't over; upstream does so in this one case.
     let code = if options.orphan_false { 202 } else { 200 };
     let graceful = match grace(rules, &mut object, options) {
@@ -133,8 +145,8 @@ fn decide(request: &mut Request, view: &View, options: &DeleteOptions) -> Result
         }
         None => {
             let mut plan = Plan::new(gone(request, record, &object, 200), Some(record.modified))
-                .on(Condition::At(key.clone(), record.modified));
-            plan.delete(key);
+                .on(Condition::At(record.key.clone(), record.modified));
+            plan.delete(record.key.clone());
             services::delete(request, &object).enter(&mut plan, &object);
             Ok((plan, Next::Nothing))
         }

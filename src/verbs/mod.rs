@@ -12,6 +12,7 @@ pub mod input;
 pub mod list;
 pub mod options;
 pub mod patch;
+pub mod pods;
 pub mod services;
 pub mod subresource;
 pub mod update;
@@ -223,11 +224,21 @@ pub async fn run(request: &mut Request) -> Result<Answer> {
         Verb::Get => get::get(request).await,
         Verb::List => list::list(request).await,
         Verb::Watch => watch::watch(request).await,
-        Verb::Create if request.info.subresource.is_empty() => create::create(request).await,
+        Verb::Create => post(request).await,
         Verb::Update => update::update(request).await,
         Verb::Patch => patch::patch(request).await,
         Verb::Delete => delete::delete(request).await,
         Verb::DeleteCollection => delete_collection::delete_collection(request).await,
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+/// Creates an object, or does what is asked for by creating one that is not kept.
+async fn post(request: &mut Request) -> Result<Answer> {
+    match (&*request.resource.plural, request.info.subresource.as_str()) {
+        ("bindings", "") | ("pods", "binding") => pods::binding(request).await,
+        ("pods", "eviction") => pods::eviction(request).await,
+        (_, "") if request.resource.stored.is_some() => create::create(request).await,
         _ => Err(ApiError::method_not_allowed()),
     }
 }

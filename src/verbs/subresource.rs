@@ -7,7 +7,9 @@ use super::Request;
 use super::commit::Reply;
 use crate::field::Errors;
 use crate::kinds::Kind;
+use crate::kinds::certificates::CertificateSigningRequest;
 use crate::kinds::config::Namespace;
+use crate::kinds::pods::subresources as pods;
 use crate::status::{ApiError, Result};
 
 /// Through what an object is changed.
@@ -26,12 +28,27 @@ pub struct Part {
     validate: fn(&Value, &Value, &mut Errors),
 }
 
-static PARTS: &[Part] = &[Part {
-    kind: "Namespace",
-    name: "finalize",
-    prepare: Namespace::prepare_finalize,
-    validate: |object, _, errors| Namespace::validate_finalize(object, errors),
-}];
+static PARTS: &[Part] = &[
+    Part {
+        kind: "CertificateSigningRequest",
+        name: "approval",
+        prepare: CertificateSigningRequest::prepare_approval,
+        validate: CertificateSigningRequest::validate_approval,
+    },
+    Part {
+        kind: "Namespace",
+        name: "finalize",
+        prepare: Namespace::prepare_finalize,
+        validate: |object, _, errors| Namespace::validate_finalize(object, errors),
+    },
+    Part {
+        kind: "Pod",
+        name: "ephemeralcontainers",
+        prepare: pods::prepare_ephemeral_update,
+        validate: pods::validate_ephemeral_update,
+    },
+    Part { kind: "Pod", name: "resize", prepare: pods::prepare_resize, validate: pods::validate_resize },
+];
 
 impl Face {
     pub fn of(request: &Request) -> Result<Face> {

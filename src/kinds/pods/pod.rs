@@ -6,6 +6,7 @@ use super::defaults::default_pod;
 use super::resources::qos_class;
 use super::scheduling::merge_label_keys;
 use super::security::{APP_ARMOR, app_armor_field, check_profile_annotations};
+use super::subresources::grace_period;
 use super::template::{PodTemplate, drop_disabled_fields};
 use super::update::{check_pod, check_update};
 use super::warnings::{app_armor_warning, warnings};
@@ -102,6 +103,10 @@ impl Kind for Pod {
 
     fn counts_generation(&self) -> bool {
         true
+    }
+
+    fn grace(&self, object: &Value, asked: Option<i64>) -> Option<i64> {
+        Some(grace_period(object, asked))
     }
 
     fn selectable(&self) -> &'static [Selectable] {

@@ -1,0 +1,231 @@
+//! What is done to pods by creating something on them: a binding assigns them to a node, an eviction deletes them if
+//! their disruption budget allows it.
+
+use bytes::Bytes;
+use kontiki_storage::{Condition, View};
+use serde_json::{Value, json};
+
+use super::commit::{Plan, Reply, carry_out};
+use super::create::again;
+use super::delete::{self, Next};
+use super::options::{DeleteOptions, WriteOptions};
+use super::{Answer, Request, decode_stored, input, key, target};
+use crate::admission::{self, Admission, Operation};
+use crate::codec::encode_for_store;
+use crate::discovery::Resource;
+use crate::field::{self, Errors};
+use crate::kinds::pods::subresources::{bind, set_condition};
+use crate::kinds::{self, selector};
+use crate::object::Fields;
+use crate::status::{ApiError, Cause, Details, Result};
+use crate::time;
+
+/// `Binding`s: posted to a pod, or to the resource of that name.
+pub async fn binding(request: &mut Request) -> Result<Answer> {
+    let options = WriteOptions::read(request, "CreateOptions", None)?;
+    let mut first = Some(read(request, &options)?);
+    carry_out(request, options.dry_run, |request, view| {
+        let mut binding = match first.take() {
+            Some(binding) => binding,
+            None => again(request, |request| read(request, &options))?,
+        };
+        let mut admission = Admission::new(request, view, Operation::Create, options.dry_run, None);
+        admission::mutate(&mut admission, &mut binding)?;
+        named(request, &binding)?;
+        let mut errors = Errors::default();
+        let rules = kinds::find("", "Binding").ok_or_else(|| ApiError::internal("kind Binding has no rules"))?;
+        rules.validate(&binding, &mut errors);
+        if !errors.is_empty() {
+            return Err(ApiError::new(500, "", field::aggregate(&errors.0)));
+        }
+        let name = binding.text_at(&["metadata", "name"]);
+        let pods = pods(request)?;
+        let key = key(&pods, request.namespace(), name);
+        let record = view.get(key.as_str()).ok_or_else(|| ApiError::not_found("", "pods", name))?;
+        let mut pod = decode_stored(record)?;
+        let preconditions = DeleteOptions {
+            uid: given(&binding, "uid"),
+            version: given(&binding, "resourceVersion"),
+            ..DeleteOptions::default()
+        };
+        preconditions.check("", "pods", &pod)?;
+        bind(&mut pod, &binding)?;
+        let (value, revision_at) = encode_for_store(&pod);
+        let mut plan = Plan::new(success(), None).on(Condition::At(key.clone(), record.modified));
+        plan.put(key, value.into(), revision_at, None);
+        Ok(plan)
+    })
+    .await
+}
+
+fn given(object: &Value, field: &str) -> Option<String> {
+    object.at(&["metadata", field]).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
+}
+
+fn pods(request: &Request) -> Result<std::sync::Arc<Resource>> {
+    let registry = request.server.registry();
+    registry.find("", "v1", "pods").cloned().ok_or_else(|| ApiError::internal("pods are not served"))
+}
+
+fn read(request: &mut Request, options: &WriteOptions) -> Result<Value> {
+    let (resource, subresource) = (request.resource.clone(), request.info.subresource.clone());
+    let mut object = input::decode(request, target(&resource, &subresource), options)?;
+    input::agree_on_namespace(request, &mut object)?;
+    Ok(object)
+}
+
+/// The object is of the pod that the path names.
+fn named(request: &Request, object: &Value) -> Result<()> {
+    if !request.name().is_empty() && request.name() != object.text_at(&["metadata", "name"]) {
+        let kind = object.text_at(&["kind"]);
+        return Err(ApiError::bad_request(format!("name in URL does not match name in {kind} object")));
+    }
+    Ok(())
+}
+
+fn success() -> Reply {
+    let object = json!({ "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201 });
+    Reply::Ready { code: 201, object }
+}
+
+pub async fn eviction(request: &mut Request) -> Result<Answer> {
+    let options = WriteOptions::read(request, "CreateOptions", None)?;
+    let eviction = read(request, &options)?;
+    named(request, &eviction)?;
+    let empty = json!({});
+    let mut delete = DeleteOptions::from_value(eviction.at(&["deleteOptions"]).unwrap_or(&empty))?;
+    delete.dry_run |= options.dry_run;
+    let mut next = Next::Nothing;
+    let answer = carry_out(request, delete.dry_run, |request, view| {
+        let mut admission = Admission::new(request, view, Operation::Create, delete.dry_run, None);
+        admission::mutate(&mut admission, &mut eviction.clone())?;
+        let key = request.key();
+        let record = view.get(key.as_str()).ok_or_else(|| request.not_found())?;
+        let mut pod = decode_stored(record)?;
+        delete.check("", "Pod", &pod)?;
+        let budget = if needs_no_budget(&pod) { None } else { spend_budget(request, view, &pod)? };
+        if !delete.dry_run {
+            set_condition(
+                &mut pod,
+                json!({
+                    "type": "DisruptionTarget",
+                    "status": "True",
+                    "reason": "EvictionByEvictionAPI",
+                    "message": "Eviction API: evicting",
+                }),
+            );
+        }
+        let (mut plan, then) = delete::remove(request, record, pod, &delete)?;
+        next = then;
+        plan.reply = success();
+        if let Some(Budget { condition, write }) = budget {
+            plan.transaction.conditions.push(condition);
+            plan.transaction.writes.extend(write);
+        }
+        Ok(plan)
+    })
+    .await?;
+    if next == Next::Remove && !delete.dry_run {
+        delete.version = None;
+        match delete::carry(request, delete).await {
+            Err(error) if error.code == 404 => {}
+            other => drop(other?),
+        }
+    }
+    Ok(answer)
+}
+
+/// A pod that has ended, has not begun, or is going anyway disrupts nothing.
+fn needs_no_budget(pod: &Value) -> bool {
+    matches!(pod.text_at(&["status", "phase"]), "Succeeded" | "Failed" | "Pending")
+        || pod.at(&["metadata", "deletionTimestamp"]).is_some()
+}
+
+/// What an eviction relies on and changes beside its pod.
+struct Budget {
+    condition: Condition,
+    write: Option<kontiki_storage::Write>,
+}
+
+/// The most pods whose eviction the budget's controller may not have seen yet.
+const MOST_DISRUPTED: usize = 2000;
+
+/// Takes one disruption from the budget that the pod is under, if it is under one.
+fn spend_budget(request: &Request, view: &View, pod: &Value) -> Result<Option<Budget>> {
+    let Some(labels) = pod.at(&["metadata", "labels"]) else { return Ok(None) };
+    let prefix = format!("poddisruptionbudgets.policy/{}/", request.namespace());
+    let mut found = None;
+    for record in view.prefix(&prefix) {
+        let budget = decode_stored(record)?;
+        if selector::fits(budget.at(&["spec", "selector"]), Some(labels)) != Some(true) {
+            continue;
+        }
+        if found.is_some() {
+            let why =
+                "This pod has more than one PodDisruptionBudget, which the eviction subresource does not support.";
+            return Err(ApiError::new(500, "", why));
+        }
+        found = Some((record, budget));
+    }
+    let Some((record, mut budget)) = found else { return Ok(None) };
+    let condition = Condition::At(record.key.clone(), record.modified);
+    let count = |budget: &Value, field: &str| budget.int_at(&["status", field]).unwrap_or_default();
+    if !is_ready(pod) {
+        let healthy = count(&budget, "currentHealthy") >= count(&budget, "desiredHealthy");
+        let always = budget.text_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow";
+        // A pod that isn't ready counts for nothing, as long as the others are enough.
+        if always || healthy && count(&budget, "desiredHealthy") > 0 {
+            return Ok(Some(Budget { condition, write: None }));
+        }
+    }
+    let name = budget.text_at(&["metadata", "name"]).to_owned();
+    if count(&budget, "observedGeneration") < budget.int_at(&["metadata", "generation"]).unwrap_or_default() {
+        return Err(refused(format!("The disruption budget {name} is still being processed by the server."), 10));
+    }
+    let forbidden = |why: &str| Err(ApiError::forbidden("policy", "poddisruptionbudget", &name, why));
+    let allowed = count(&budget, "disruptionsAllowed");
+    if allowed < 0 {
+        return forbidden("pdb disruptions allowed is negative");
+    }
+    if budget.map_at(&["status", "disruptedPods"]).is_some_and(|pods| pods.len() > MOST_DISRUPTED) {
+        return forbidden("DisruptedPods map too big - too many evictions not confirmed by PDB controller");
+    }
+    if allowed == 0 {
+        let (desired, current) = (count(&budget, "desiredHealthy"), count(&budget, "currentHealthy"));
+        let why = format!("The disruption budget {name} needs {desired} healthy pods and has {current} currently");
+        return Err(refused(why, 0));
+    }
+    budget.set(&["status", "disruptionsAllowed"], allowed - 1);
+    if allowed == 1 {
+        let observed = count(&budget, "observedGeneration");
+        let exhausted = json!({
+            "type": "DisruptionAllowed",
+            "status": "False",
+            "observedGeneration": observed,
+            "reason": "InsufficientPods",
+            "message": "",
+        });
+        set_condition(&mut budget, exhausted);
+    }
+    // The controller counts the pod as gone until it is, or until it has taken too long.
+    budget.set(&["status", "disruptedPods", pod.text_at(&["metadata", "name"])], time::now());
+    let (value, revision_at) = encode_for_store(&budget);
+    let write = kontiki_storage::Write::Put {
+        key: record.key.clone(),
+        value: Bytes::from(value),
+        revision_at: Some(revision_at),
+        expires_at: None,
+    };
+    Ok(Some(Budget { condition, write: Some(write) }))
+}
+
+fn is_ready(pod: &Value) -> bool {
+    let conditions = pod.list_at(&["status", "conditions"]);
+    conditions.iter().any(|c| c.text_at(&["type"]) == "Ready" && c.text_at(&["status"]) == "True")
+}
+
+fn refused(why: String, retry_after_seconds: u32) -> ApiError {
+    let cause = Cause { reason: "DisruptionBudget".to_owned(), message: why, field: String::new() };
+    ApiError::new(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.")
+        .with_details(Details { causes: vec![cause], retry_after_seconds, ..Details::default() })
+}
