@@ -28,16 +28,12 @@ const OPEN: &[&str] = &[
     // Its addresses and ports are claimed beside these rules.
     "Service",
     // The decoder does not tell `{}` from nothing, which a volume without capacity and a template without labels show.
-    "PersistentVolume",
-    // Nor a certificate bundle of no bytes.
-    "ValidatingWebhookConfiguration",
-    // Their templates are not checked whole yet.
-    "DaemonSet",
     "Deployment",
-    "PodTemplate",
+    "PersistentVolume",
     "ReplicaSet",
     "ReplicationController",
-    "StatefulSet",
+    // Nor a certificate bundle of no bytes.
+    "ValidatingWebhookConfiguration",
 ];
 
 /// How much of `generateName` goes into a name.

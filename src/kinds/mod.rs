@@ -241,7 +241,9 @@ static TABLE: LazyLock<HashMap<(&'static str, &'static str), &'static dyn Kind>>
         service::KINDS,
         storage_kinds::KINDS,
         webhooks::KINDS,
+        workloads::budgets::KINDS,
         workloads::deployments::KINDS,
+        workloads::scale::KINDS,
         workloads::sets::KINDS,
     ];
     groups.iter().flat_map(|kinds| kinds.iter()).map(|kind| ((kind.group(), kind.kind()), *kind)).collect()

@@ -1,18 +1,18 @@
-//! Deployment, ReplicaSet, ReplicationController, PodTemplate, ControllerRevision.
+//! Deployment, ReplicaSet, ReplicationController, ControllerRevision.
 
 use serde_json::{Value, json};
 
 use super::{
     SelectorWords, amount, at_most_all, check_collisions, check_endless, check_labels, check_replicas, check_selector,
     check_template, default_template, int_or_percent, keep_annotation, name_warning, nonnegative, nonnegative_fields,
-    template_warnings,
+    prepare_create, prepare_update, template_warnings,
 };
 use crate::field::{Errors, Path};
 use crate::kinds::go_shape::{self, Part, Shape};
 use crate::kinds::{Kind, Selectable, copy_field, meta, pods, selector};
 use crate::object::Fields;
 
-pub static KINDS: &[&dyn Kind] = &[&Deployment, &ReplicaSet, &ReplicationController, &PodTemplate, &ControllerRevision];
+pub static KINDS: &[&dyn Kind] = &[&Deployment, &ReplicaSet, &ReplicationController, &ControllerRevision];
 
 const SELECTOR: SelectorWords = SelectorWords { kind: "deployment", invalid: "invalid label selector" };
 
@@ -120,6 +120,14 @@ impl Kind for Deployment {
         default_template(object);
     }
 
+    fn prepare_create(&self, object: &mut Value) {
+        prepare_create(object);
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        prepare_update(object, old);
+    }
+
     fn prepare_status_update(&self, object: &mut Value, old: &Value) {
         copy_field(object, old, "spec");
         keep_annotation(object, old, ROLLBACK);
@@ -221,6 +229,14 @@ impl Kind for ReplicaSet {
         default_template(object);
     }
 
+    fn prepare_create(&self, object: &mut Value) {
+        prepare_create(object);
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        prepare_update(object, old);
+    }
+
     fn validate(&self, object: &Value, errors: &mut Errors) {
         Self::check(object, None, errors);
     }
@@ -278,6 +294,14 @@ impl Kind for ReplicationController {
         }
     }
 
+    fn prepare_create(&self, object: &mut Value) {
+        prepare_create(object);
+    }
+
+    fn prepare_update(&self, object: &mut Value, old: &Value) {
+        prepare_update(object, old);
+    }
+
     fn validate(&self, object: &Value, errors: &mut Errors) {
         let spec = &object["spec"];
         let path = Path::new("spec");
@@ -316,49 +340,6 @@ impl Kind for ReplicationController {
 
     fn meta_looks(&self) -> meta::MetaLooks {
         meta::MetaLooks::ALL
-    }
-}
-
-pub struct PodTemplate;
-
-impl Kind for PodTemplate {
-    fn group(&self) -> &'static str {
-        ""
-    }
-
-    fn kind(&self) -> &'static str {
-        "PodTemplate"
-    }
-
-    fn has_status(&self) -> bool {
-        false
-    }
-
-    fn counts_generation(&self) -> bool {
-        true
-    }
-
-    fn default(&self, object: &mut Value) {
-        object.make_map(&["template"]);
-        if let Some(template) = object.at_mut(&["template"]) {
-            pods::default_template(template);
-        }
-    }
-
-    fn validate(&self, object: &Value, errors: &mut Errors) {
-        pods::validate_template(&object["template"], None, &Path::new("template"), errors);
-    }
-
-    fn validate_update(&self, object: &Value, old: &Value, errors: &mut Errors) {
-        pods::validate_template(&object["template"], Some(&old["template"]), &Path::new("template"), errors);
-    }
-
-    fn warnings(&self, object: &Value, old: Option<&Value>) -> Vec<String> {
-        pods::template_warnings(&object["template"], old.map(|old| &old["template"]), "template")
-    }
-
-    fn meta_looks(&self) -> meta::MetaLooks {
-        LOOKS
     }
 }
 

@@ -1,12 +1,14 @@
 //! What the workloads share: rules of templates and their selectors, of rolling updates, of counted replicas.
 
+pub mod budgets;
 pub mod deployments;
+pub mod scale;
 pub mod sets;
 
 use serde_json::Value;
 
 use crate::field::{Errors, Path, Raw};
-use crate::kinds::{meta, names, pods, selector};
+use crate::kinds::{copy_field, meta, names, pods, reset_status, selector};
 use crate::object::Fields;
 
 pub fn nonnegative(errors: &mut Errors, path: &Path<'_>, number: Option<i64>) {
@@ -106,6 +108,24 @@ pub fn default_template(object: &mut Value) {
     object.make_map(&["spec", "template"]);
     if let Some(template) = object.at_mut(&["spec", "template"]) {
         pods::default_template(template);
+    }
+}
+
+/// A new workload has no status, and nothing in its template of features that are off.
+pub fn prepare_create(object: &mut Value) {
+    reset_status(object);
+    drop_disabled_fields(object);
+}
+
+/// The same for a changed one, whose status stays.
+pub fn prepare_update(object: &mut Value, old: &Value) {
+    copy_field(object, old, "status");
+    drop_disabled_fields(object);
+}
+
+fn drop_disabled_fields(object: &mut Value) {
+    if let Some(template) = object.at_mut(&["spec", "template"]) {
+        pods::drop_disabled_fields(template);
     }
 }
 

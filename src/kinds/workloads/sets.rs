@@ -5,7 +5,8 @@ use serde_json::{Value, json};
 use super::deployments::immutable_selector;
 use super::{
     SelectorWords, amount, at_most_all, check_collisions, check_endless, check_labels, check_replicas, check_selector,
-    default_template, int_or_percent, keep_annotation, nonnegative, nonnegative_fields, template_warnings,
+    default_template, int_or_percent, keep_annotation, nonnegative, nonnegative_fields, prepare_create, prepare_update,
+    template_warnings,
 };
 use crate::field::{Errors, Path};
 use crate::kinds::go_shape::{self, Part, Shape};
@@ -127,13 +128,13 @@ impl Kind for DaemonSet {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        crate::kinds::reset_status(object);
+        prepare_create(object);
         let generation = template_generation(object).max(1);
         set_template_generation(object, generation);
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value) {
-        copy_field(object, old, "status");
+        prepare_update(object, old);
         let template = ["spec", "template"];
         let moved = object.at(&template) != old.at(&template);
         set_template_generation(object, template_generation(old) + i64::from(moved));
@@ -377,12 +378,12 @@ impl Kind for StatefulSet {
     }
 
     fn prepare_create(&self, object: &mut Value) {
-        crate::kinds::reset_status(object);
+        prepare_create(object);
         drop_max_unavailable(object, None);
     }
 
     fn prepare_update(&self, object: &mut Value, old: &Value) {
-        copy_field(object, old, "status");
+        prepare_update(object, old);
         drop_max_unavailable(object, Some(old));
     }
 
