@@ -6,7 +6,7 @@ use super::{Admission, Operation, Plugin, admitted, newest_marked};
 use crate::object::Fields;
 use crate::status::Result;
 
-pub const PLUGIN: Plugin = Plugin {
+pub(super) const PLUGIN: Plugin = Plugin {
     handles: |admission| admission.operation == Operation::Create && admission.is_whole("ingresses.networking.k8s.io"),
     mutate,
     validate: admitted,

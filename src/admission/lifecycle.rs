@@ -8,7 +8,7 @@ use serde_json::Value;
 use super::{Admission, Operation, Plugin};
 use crate::status::{ApiError, Result};
 
-pub const PLUGIN: Plugin = Plugin { handles, mutate, validate };
+pub(super) const PLUGIN: Plugin = Plugin { handles, mutate, validate };
 
 const IMMORTAL: &[&str] = &["default", "kube-system", "kube-public"];
 

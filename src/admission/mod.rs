@@ -5,14 +5,16 @@
 
 mod ingress;
 mod lifecycle;
+mod limits;
 mod nodes;
 mod pods;
 mod priority;
+mod quota;
 mod storage;
 
 use std::collections::HashMap;
 
-use kontiki_storage::{Condition, View};
+use kontiki_storage::{Condition, Transaction, View};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -27,42 +29,29 @@ pub enum Operation {
     Delete,
 }
 
-/// One write on its way through the plugins.
-pub struct Admission<'a> {
-    pub request: &'a Request,
-    pub view: &'a View,
+/// What is about to be written.
+#[derive(Clone, Copy)]
+pub struct Write<'a> {
     pub operation: Operation,
-    pub dry_run: bool,
     /// What is there, for updates and deletions.
     pub old: Option<&'a Value>,
-    outcome: Outcome,
 }
 
-/// What plugins ask for beside their changes to the object.
-#[derive(Default)]
-pub struct Outcome {
-    pub conditions: Vec<Condition>,
-    pub warnings: Vec<String>,
+/// One write on its way through the plugins.
+struct Admission<'a> {
+    request: &'a Request,
+    view: &'a View,
+    operation: Operation,
+    old: Option<&'a Value>,
+    /// What is written with the object, and what it depends on.
+    effects: Transaction,
+    warnings: Vec<String>,
 }
 
-impl<'a> Admission<'a> {
-    pub fn new(
-        request: &'a Request,
-        view: &'a View,
-        operation: Operation,
-        dry_run: bool,
-        old: Option<&'a Value>,
-    ) -> Admission<'a> {
-        Admission { request, view, operation, dry_run, old, outcome: Outcome::default() }
-    }
-
-    pub fn outcome(self) -> Outcome {
-        self.outcome
-    }
-
+impl Admission<'_> {
     /// The write is made only if this still holds.
     fn on(&mut self, condition: Condition) {
-        self.outcome.conditions.push(condition);
+        self.effects.conditions.push(condition);
     }
 
     fn table(&self) -> &str {
@@ -106,6 +95,7 @@ fn admitted(_: &mut Admission<'_>, _: &Value) -> Result<()> {
 /// In the order in which upstream runs its default plugins.
 static CHAIN: &[Plugin] = &[
     lifecycle::PLUGIN,
+    limits::PLUGIN,
     pods::SERVICE_ACCOUNT,
     nodes::PLUGIN,
     priority::PLUGIN,
@@ -115,6 +105,7 @@ static CHAIN: &[Plugin] = &[
     pods::RUNTIME_CLASS,
     ingress::PLUGIN,
     pods::TOPOLOGY_LABELS,
+    quota::PLUGIN,
 ];
 
 /// The name of the newest object with one of these annotations set to `true`; of several of one second, the first.
@@ -139,20 +130,29 @@ fn newest_marked(view: &View, prefix: &str, marks: &[&str]) -> Option<String> {
     newest.map(|meta| meta.name)
 }
 
-pub fn mutate(admission: &mut Admission<'_>, object: &mut Value) -> Result<()> {
-    for plugin in CHAIN {
-        if (plugin.handles)(admission) {
-            (plugin.mutate)(admission, object)?;
-        }
-    }
-    Ok(())
+/// Lets the plugins change the object, or refuse it; gives what is to be part of the write's transaction.
+pub fn mutate(request: &mut Request, view: &View, write: Write<'_>, object: &mut Value) -> Result<Transaction> {
+    run(request, view, write, |plugin, admission| (plugin.mutate)(admission, object))
 }
 
-pub fn validate(admission: &mut Admission<'_>, object: &Value) -> Result<()> {
-    for plugin in CHAIN {
-        if (plugin.handles)(admission) {
-            (plugin.validate)(admission, object)?;
-        }
-    }
-    Ok(())
+/// Asks the plugins whether they let the object in as it is now.
+pub fn validate(request: &mut Request, view: &View, write: Write<'_>, object: &Value) -> Result<Transaction> {
+    run(request, view, write, |plugin, admission| (plugin.validate)(admission, object))
+}
+
+fn run(
+    request: &mut Request,
+    view: &View,
+    Write { operation, old }: Write<'_>,
+    mut step: impl FnMut(&Plugin, &mut Admission<'_>) -> Result<()>,
+) -> Result<Transaction> {
+    let mut admission =
+        Admission { request, view, operation, old, effects: Transaction::default(), warnings: Vec::new() };
+    let verdict = CHAIN.iter().try_for_each(|plugin| match (plugin.handles)(&admission) {
+        true => step(plugin, &mut admission),
+        false => Ok(()),
+    });
+    let Admission { effects, warnings, .. } = admission;
+    request.warnings.extend(warnings);
+    verdict.map(|()| effects)
 }

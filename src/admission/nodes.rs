@@ -6,7 +6,7 @@ use super::{Admission, Operation, Plugin, admitted};
 use crate::object::Fields;
 use crate::status::Result;
 
-pub const PLUGIN: Plugin = Plugin { handles, mutate, validate: admitted };
+pub(super) const PLUGIN: Plugin = Plugin { handles, mutate, validate: admitted };
 
 fn handles(admission: &Admission<'_>) -> bool {
     admission.operation == Operation::Create && admission.is_whole("nodes")

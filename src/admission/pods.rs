@@ -13,7 +13,7 @@ fn is_new_pod(admission: &Admission<'_>) -> bool {
     admission.operation == Operation::Create && admission.is_whole("pods")
 }
 
-pub const SERVICE_ACCOUNT: Plugin =
+pub(super) const SERVICE_ACCOUNT: Plugin =
     Plugin { handles: is_new_pod, mutate: add_service_account, validate: check_service_account };
 
 fn account(admission: &Admission<'_>, pod: &Value) -> Result<Value> {
@@ -40,7 +40,7 @@ fn check_service_account(admission: &mut Admission<'_>, pod: &Value) -> Result<(
     verdict.map_err(|why| admission.forbidden(pod, why))
 }
 
-pub const TOLERATIONS: Plugin = Plugin {
+pub(super) const TOLERATIONS: Plugin = Plugin {
     handles: |admission| admission.operation != Operation::Delete && admission.is_whole("pods"),
     mutate: |_, pod| {
         rules::add_tolerations(pod);
@@ -49,7 +49,7 @@ pub const TOLERATIONS: Plugin = Plugin {
     validate: admitted,
 };
 
-pub const TOPOLOGY_LABELS: Plugin = Plugin {
+pub(super) const TOPOLOGY_LABELS: Plugin = Plugin {
     handles: |admission| {
         let info = &admission.request.info;
         let binding = info.resource == "pods" && info.subresource == "binding" || info.resource == "bindings";
@@ -67,7 +67,7 @@ pub const TOPOLOGY_LABELS: Plugin = Plugin {
     validate: admitted,
 };
 
-pub const RUNTIME_CLASS: Plugin = Plugin { handles: is_new_pod, mutate: apply_class, validate: check_overhead };
+pub(super) const RUNTIME_CLASS: Plugin = Plugin { handles: is_new_pod, mutate: apply_class, validate: check_overhead };
 
 /// The runtime class that a pod names; none where it names none.
 fn class(admission: &Admission<'_>, pod: &Value) -> Result<Option<Value>> {

@@ -8,7 +8,7 @@ use super::{Admission, Operation, Plugin};
 use crate::object::Fields;
 use crate::status::Result;
 
-pub const PLUGIN: Plugin = Plugin { handles, mutate, validate };
+pub(super) const PLUGIN: Plugin = Plugin { handles, mutate, validate };
 
 const CLASSES: &str = "priorityclasses.scheduling.k8s.io/";
 const PRIORITY: [&str; 2] = ["spec", "priority"];

@@ -11,13 +11,13 @@ const CLASSES: &str = "storageclasses.storage.k8s.io/";
 /// The place of the class in claims of old.
 const CLASS_ANNOTATION: [&str; 3] = ["metadata", "annotations", "volume.beta.kubernetes.io/storage-class"];
 
-pub const DEFAULT_CLASS: Plugin = Plugin {
+pub(super) const DEFAULT_CLASS: Plugin = Plugin {
     handles: |admission| admission.operation == Operation::Create && admission.is_whole("persistentvolumeclaims"),
     mutate: set_class,
     validate: admitted,
 };
 
-pub const RESIZE: Plugin = Plugin {
+pub(super) const RESIZE: Plugin = Plugin {
     handles: |admission| admission.operation == Operation::Update && admission.is_whole("persistentvolumeclaims"),
     mutate: unchanged,
     validate: check_resize,

@@ -49,6 +49,12 @@ impl Plan {
         self
     }
 
+    /// Makes what else is decided part of the same transaction.
+    pub fn join(&mut self, other: Transaction) {
+        self.transaction.conditions.extend(other.conditions);
+        self.transaction.writes.extend(other.writes);
+    }
+
     pub fn put(&mut self, key: Key, value: Bytes, revision_at: u32, expires_at: Option<u64>) {
         self.transaction.writes.push(Write::Put { key, value, revision_at: Some(revision_at), expires_at });
     }

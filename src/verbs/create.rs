@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use super::commit::{Plan, Reply, carry_out};
 use super::options::WriteOptions;
 use super::{Answer, Request, input, key, services, target};
-use crate::admission::{self, Admission, Operation};
+use crate::admission::{self, Operation};
 use crate::auth::User;
 use crate::codec::{canonicalize, encode_for_store};
 use crate::field::Errors;
@@ -61,14 +61,12 @@ const NAMES: usize = 8;
 pub fn decide(request: &mut Request, view: &View, options: &WriteOptions, mut object: Value) -> Result<Plan> {
     let resource = request.resource.clone();
     let rules = request.kind()?;
-    let mut admission = Admission::new(request, view, Operation::Create, options.dry_run, None);
-    admission::mutate(&mut admission, &mut object)?;
-    let admitted = admission.outcome();
-    request.warnings.extend(admitted.warnings);
+    let write = admission::Write { operation: Operation::Create, old: None };
+    let admitted = admission::mutate(request, view, write, &mut object)?;
     input::single_owners(&mut object, true, &mut request.warnings);
     object.set(&["metadata", "uid"], new_uid());
     object.set(&["metadata", "creationTimestamp"], time::now());
-    let place = name(request, view, rules, &mut object);
+    draw_name(request, view, rules, &mut object);
     let claims = services::create(request, view, &mut object, options.dry_run)?;
     rules.prepare_create(&mut object);
     if &*resource.kind == "CertificateSigningRequest" {
@@ -87,10 +85,7 @@ pub fn decide(request: &mut Request, view: &View, options: &WriteOptions, mut ob
         return Err(ApiError::invalid(rules.group(), rules.kind(), &name, &errors.0));
     }
     request.warnings.extend(rules.warnings(&object, None));
-    let mut admission = Admission::new(request, view, Operation::Create, options.dry_run, None);
-    admission::validate(&mut admission, &object)?;
-    let validated = admission.outcome();
-    request.warnings.extend(validated.warnings);
+    let validated = admission::validate(request, view, write, &object)?;
     match object.text_at(&["metadata", "resourceVersion"]) {
         "" => {}
         text => match parse_version(text)? {
@@ -98,44 +93,37 @@ pub fn decide(request: &mut Request, view: &View, options: &WriteOptions, mut ob
             _ => return Err(ApiError::new(500, "", "resourceVersion should not be set on objects to be created")),
         },
     }
-    let key = match place {
-        Place::Free(key) => key,
-        Place::Taken(key) => return Err(taken(request, view, &key, &object, &name)),
-    };
+    let key = key(&resource, object.text_at(&["metadata", "namespace"]), &name);
+    if view.get(key.as_str()).is_some() {
+        return Err(taken(request, view, &key, &object, &name));
+    }
     let (value, revision_at) = encode_for_store(&object);
     let value = Bytes::from(value);
     let mut plan = Plan::new(Reply::Stored { code: 201, value: value.clone(), revision_at }, None)
         .on(Condition::Absent(key.clone()));
-    plan.transaction.conditions.extend(admitted.conditions);
-    plan.transaction.conditions.extend(validated.conditions);
+    plan.join(admitted);
+    plan.join(validated);
     plan.put(key, value, revision_at, expiry(request));
     claims.enter(&mut plan, &object);
     Ok(plan)
 }
 
-enum Place {
-    Free(Key),
-    Taken(Key),
-}
-
-/// Where the object goes; draws its name where it has only a prefix of one.
-fn name(request: &Request, view: &View, rules: &dyn Kind, object: &mut Value) -> Place {
-    let resource = &request.resource;
-    let namespace = object.text_at(&["metadata", "namespace"]).to_owned();
+/// Draws the name of an object that has only a prefix of one.
+fn draw_name(request: &Request, view: &View, rules: &dyn Kind, object: &mut Value) {
     let prefix = object.text_at(&["metadata", "generateName"]).to_owned();
-    let drawn = object.text_at(&["metadata", "name"]).is_empty() && !prefix.is_empty();
-    let mut tries = if drawn && rules.generates_names() { NAMES } else { 1 };
-    loop {
-        if drawn {
-            let name = if rules.generates_names() { generated(&prefix) } else { prefix.clone() };
-            object.set(&["metadata", "name"], name);
-        }
-        let key = key(resource, &namespace, object.text_at(&["metadata", "name"]));
-        tries -= 1;
-        match view.get(key.as_str()) {
-            None => return Place::Free(key),
-            Some(_) if tries == 0 => return Place::Taken(key),
-            Some(_) => {}
+    if prefix.is_empty() || !object.text_at(&["metadata", "name"]).is_empty() {
+        return;
+    }
+    if !rules.generates_names() {
+        return object.set(&["metadata", "name"], prefix);
+    }
+    let namespace = object.text_at(&["metadata", "namespace"]).to_owned();
+    for _ in 0..NAMES {
+        let name = generated(&prefix);
+        let taken = view.get(key(&request.resource, &namespace, &name).as_str()).is_some();
+        object.set(&["metadata", "name"], name);
+        if !taken {
+            break;
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::commit::{Plan, Reply, carry_out};
 use super::options::{DeleteOptions, Propagation};
 use super::{Answer, Request, decode_stored, services};
-use crate::admission::{self, Admission, Operation};
+use crate::admission::{self, Operation};
 use crate::codec::encode_for_store;
 use crate::kinds::Kind;
 use crate::object::Fields;
@@ -96,10 +96,8 @@ fn decide(request: &mut Request, view: &View, options: &DeleteOptions) -> Result
     } else {
         options.check(rules.group(), rules.kind(), &object)?;
     }
-    let mut admission = Admission::new(request, view, Operation::Delete, options.dry_run, Some(&object));
-    admission::validate(&mut admission, &Value::Null)?;
-    let admitted = admission.outcome();
-    request.warnings.extend(admitted.warnings);
+    let write = admission::Write { operation: Operation::Delete, old: Some(&object) };
+    admission::validate(request, view, write, &Value::Null)?;
     if namespace {
         if object.at(&["metadata", "deletionTimestamp"]).is_none() {
             terminate(&mut object, options);

@@ -10,13 +10,14 @@ use super::create::again;
 use super::delete::{self, Next};
 use super::options::{DeleteOptions, WriteOptions};
 use super::{Answer, Request, decode_stored, input, key, target};
-use crate::admission::{self, Admission, Operation};
-use crate::codec::encode_for_store;
+use crate::admission::{self, Operation};
+use crate::codec::{canonicalize, encode_for_store};
 use crate::discovery::Resource;
 use crate::field::{self, Errors};
 use crate::kinds::pods::subresources::{bind, set_condition};
 use crate::kinds::{self, selector};
 use crate::object::Fields;
+use crate::schema::{self, Node};
 use crate::status::{ApiError, Cause, Details, Result};
 use crate::time;
 
@@ -29,8 +30,8 @@ pub async fn binding(request: &mut Request) -> Result<Answer> {
             Some(binding) => binding,
             None => again(request, |request| read(request, &options))?,
         };
-        let mut admission = Admission::new(request, view, Operation::Create, options.dry_run, None);
-        admission::mutate(&mut admission, &mut binding)?;
+        let write = admission::Write { operation: Operation::Create, old: None };
+        let admitted = admission::mutate(request, view, write, &mut binding)?;
         named(request, &binding)?;
         let mut errors = Errors::default();
         let rules = kinds::find("", "Binding").ok_or_else(|| ApiError::internal("kind Binding has no rules"))?;
@@ -50,12 +51,18 @@ pub async fn binding(request: &mut Request) -> Result<Answer> {
         };
         preconditions.check("", "pods", &pod)?;
         bind(&mut pod, &binding)?;
+        canonicalize(pod_node()?, &mut pod);
         let (value, revision_at) = encode_for_store(&pod);
         let mut plan = Plan::new(success(), None).on(Condition::At(key.clone(), record.modified));
+        plan.join(admitted);
         plan.put(key, value.into(), revision_at, None);
         Ok(plan)
     })
     .await
+}
+
+fn pod_node() -> Result<Node<'static>> {
+    schema::builtin().kind("", "v1", "Pod").ok_or_else(|| ApiError::internal("no schema for kind Pod"))
 }
 
 fn given(object: &Value, field: &str) -> Option<String> {
@@ -97,8 +104,8 @@ pub async fn eviction(request: &mut Request) -> Result<Answer> {
     delete.dry_run |= options.dry_run;
     let mut next = Next::Nothing;
     let answer = carry_out(request, delete.dry_run, |request, view| {
-        let mut admission = Admission::new(request, view, Operation::Create, delete.dry_run, None);
-        admission::mutate(&mut admission, &mut eviction.clone())?;
+        let write = admission::Write { operation: Operation::Create, old: None };
+        admission::mutate(request, view, write, &mut eviction.clone())?;
         let key = request.key();
         let record = view.get(key.as_str()).ok_or_else(|| request.not_found())?;
         let mut pod = decode_stored(record)?;
@@ -115,6 +122,7 @@ pub async fn eviction(request: &mut Request) -> Result<Answer> {
                 }),
             );
         }
+        canonicalize(pod_node()?, &mut pod);
         let (mut plan, then) = delete::remove(request, record, pod, &delete)?;
         next = then;
         plan.reply = success();

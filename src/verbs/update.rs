@@ -9,7 +9,7 @@ use super::create::{self, again, expiry, parse_version};
 use super::options::WriteOptions;
 use super::subresource::Face;
 use super::{Answer, Request, decode_stored, delete, input, services, target};
-use crate::admission::{self, Admission, Operation};
+use crate::admission::{self, Operation};
 use crate::codec::{canonicalize, encode_for_store};
 use crate::field::{Errors, Path};
 use crate::kinds::meta;
@@ -79,10 +79,8 @@ pub fn decide(
         return Err(uid_conflict(request, uid, old_uid));
     }
     let mut object = make(request, Some(&old))?;
-    let mut admission = Admission::new(request, view, Operation::Update, options.dry_run, Some(&old));
-    admission::mutate(&mut admission, &mut object)?;
-    let admitted = admission.outcome();
-    request.warnings.extend(admitted.warnings);
+    let write = admission::Write { operation: Operation::Update, old: Some(&old) };
+    let admitted = admission::mutate(request, view, write, &mut object)?;
     input::single_owners(&mut object, true, &mut request.warnings);
     check_version(request, &object, record, rules.unconditional_update())?;
     let claims = match face {
@@ -109,10 +107,7 @@ pub fn decide(
         return Err(ApiError::invalid(rules.group(), rules.kind(), name, &errors.0));
     }
     request.warnings.extend(face.warnings(rules, &object, &old));
-    let mut admission = Admission::new(request, view, Operation::Update, options.dry_run, Some(&old));
-    admission::validate(&mut admission, &object)?;
-    let validated = admission.outcome();
-    request.warnings.extend(validated.warnings);
+    let validated = admission::validate(request, view, write, &object)?;
     let (value, revision_at) = encode_for_store(&object);
     let value = Bytes::from(value);
     let reply = face.reply(value.clone(), revision_at);
@@ -127,8 +122,8 @@ pub fn decide(
     if same(&value, revision_at, record) {
         return Ok(plan);
     }
-    plan.transaction.conditions.extend(admitted.conditions);
-    plan.transaction.conditions.extend(validated.conditions);
+    plan.join(admitted);
+    plan.join(validated);
     plan.put(key, value, revision_at, expiry(request));
     claims.enter(&mut plan, &object);
     Ok(plan)
