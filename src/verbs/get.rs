@@ -3,13 +3,18 @@
 use kontiki_storage::View;
 
 use super::list::{settled_view, uint};
-use super::{Answer, Object, Request};
+use super::{Answer, Object, Request, decode_stored};
+use crate::kinds::workloads::scale::to_scale;
 use crate::status::{ApiError, Result};
 
 pub async fn get(request: &mut Request) -> Result<Answer> {
     let view = view(request).await?;
     let record = view.get(request.key().as_str()).ok_or_else(|| request.not_found())?;
-    Ok(Answer::Object { code: 200, object: Object::Stored(record.value.clone()) })
+    let object = match request.info.subresource.as_str() {
+        "scale" => Object::Made(to_scale(&decode_stored(record)?)),
+        _ => Object::Stored(record.value.clone()),
+    };
+    Ok(Answer::Object { code: 200, object })
 }
 
 /// The view that a get of one object is served from: `resourceVersion` unset, 0, or at least this.

@@ -1,7 +1,5 @@
 //! Patch: a change of the object that is there, told as a difference.
 
-use std::borrow::Cow;
-
 use serde_json::Value;
 
 use super::commit::carry_out;
@@ -9,7 +7,8 @@ use super::options::WriteOptions;
 use super::subresource::Face;
 use super::{Answer, Request, input, target, update};
 use crate::patch::{self, PatchKind};
-use crate::status::Result;
+use crate::schema::builtin;
+use crate::status::{ApiError, Result};
 
 pub async fn patch(request: &mut Request) -> Result<Answer> {
     let kind = PatchKind::of(input::content_type(&request.headers), false)?;
@@ -27,18 +26,17 @@ pub async fn patch(request: &mut Request) -> Result<Answer> {
 /// The object as the patch leaves it, in the stored version. The patch is of the version that the request speaks.
 fn patched(request: &mut Request, options: &WriteOptions, kind: PatchKind, face: Face, old: &Value) -> Result<Value> {
     let resource = request.resource.clone();
-    let rules = request.kind()?;
-    let mut current = Cow::Borrowed(old);
+    let mut current = face.show(old);
     if !resource.is_stored_version() {
-        rules.from_storage(current.to_mut(), &resource.version);
+        request.kind()?.from_storage(current.to_mut(), &resource.version);
     }
-    let node = request.node()?;
     let target = target(&resource, &request.info.subresource);
+    let node = builtin().kind(target.group, target.version, target.kind);
+    let node = node.ok_or_else(|| ApiError::internal(format!("no schema for kind {}", target.kind)))?;
     let patched = patch::apply(kind, target, node, &current, &request.body, options.validation)?;
     request.warnings.extend(patched.warnings);
-    let mut object = patched.object;
-    face.complete(rules, &mut object);
-    input::agree_on_namespace(request, &mut object)?;
-    input::agree_on_name(request, &object)?;
-    Ok(object)
+    let mut sent = patched.object;
+    input::agree_on_namespace(request, &mut sent)?;
+    input::agree_on_name(request, &sent)?;
+    face.take(request, sent, Some(old))
 }

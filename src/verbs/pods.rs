@@ -1,8 +1,9 @@
 //! What is done to pods by creating something on them: a binding assigns them to a node, an eviction deletes them if
 //! their disruption budget allows it.
 
-use bytes::Bytes;
-use kontiki_storage::{Condition, View};
+use std::sync::Arc;
+
+use kontiki_storage::{Condition, Record, View};
 use serde_json::{Value, json};
 
 use super::commit::{Plan, Reply, carry_out};
@@ -69,7 +70,7 @@ fn given(object: &Value, field: &str) -> Option<String> {
     object.at(&["metadata", field]).and_then(Value::as_str).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
-fn pods(request: &Request) -> Result<std::sync::Arc<Resource>> {
+fn pods(request: &Request) -> Result<Arc<Resource>> {
     let registry = request.server.registry();
     registry.find("", "v1", "pods").cloned().ok_or_else(|| ApiError::internal("pods are not served"))
 }
@@ -102,34 +103,31 @@ pub async fn eviction(request: &mut Request) -> Result<Answer> {
     let empty = json!({});
     let mut delete = DeleteOptions::from_value(eviction.at(&["deleteOptions"]).unwrap_or(&empty))?;
     delete.dry_run |= options.dry_run;
-    let mut next = Next::Nothing;
-    let answer = carry_out(request, delete.dry_run, |request, view| {
+    // The budget is spent before the pod goes, as a write of its own: were this replica to end between the two, the
+    // budget's controller would take back what it doesn't see happen.
+    carry_out(request, delete.dry_run, |request, view| {
         let write = admission::Write { operation: Operation::Create, old: None };
         admission::mutate(request, view, write, &mut eviction.clone())?;
-        let key = request.key();
-        let record = view.get(key.as_str()).ok_or_else(|| request.not_found())?;
-        let mut pod = decode_stored(record)?;
+        let (_, pod) = found(request, view)?;
         delete.check("", "Pod", &pod)?;
-        let budget = if needs_no_budget(&pod) { None } else { spend_budget(request, view, &pod)? };
-        if !delete.dry_run {
-            set_condition(
-                &mut pod,
-                json!({
-                    "type": "DisruptionTarget",
-                    "status": "True",
-                    "reason": "EvictionByEvictionAPI",
-                    "message": "Eviction API: evicting",
-                }),
-            );
-        }
+        if needs_no_budget(&pod) { Ok(Plan::new(success(), None)) } else { spend_budget(request, view, &pod) }
+    })
+    .await?;
+    let mut next = Next::Nothing;
+    let answer = carry_out(request, delete.dry_run, |request, view| {
+        let (record, mut pod) = found(request, view)?;
+        delete.check("", "Pod", &pod)?;
+        let condition = json!({
+            "type": "DisruptionTarget",
+            "status": "True",
+            "reason": "EvictionByEvictionAPI",
+            "message": "Eviction API: evicting",
+        });
+        set_condition(&mut pod, condition);
         canonicalize(pod_node()?, &mut pod);
-        let (mut plan, then) = delete::remove(request, record, pod, &delete)?;
+        let (mut plan, then) = delete::remove(request, &record, pod, &delete)?;
         next = then;
         plan.reply = success();
-        if let Some(Budget { condition, write }) = budget {
-            plan.transaction.conditions.push(condition);
-            plan.transaction.writes.extend(write);
-        }
         Ok(plan)
     })
     .await?;
@@ -143,24 +141,24 @@ pub async fn eviction(request: &mut Request) -> Result<Answer> {
     Ok(answer)
 }
 
+fn found(request: &Request, view: &View) -> Result<(Arc<Record>, Value)> {
+    let record = view.get(request.key().as_str()).ok_or_else(|| request.not_found())?;
+    Ok((record.clone(), decode_stored(record)?))
+}
+
 /// A pod that has ended, has not begun, or is going anyway disrupts nothing.
 fn needs_no_budget(pod: &Value) -> bool {
     matches!(pod.text_at(&["status", "phase"]), "Succeeded" | "Failed" | "Pending")
         || pod.at(&["metadata", "deletionTimestamp"]).is_some()
 }
 
-/// What an eviction relies on and changes beside its pod.
-struct Budget {
-    condition: Condition,
-    write: Option<kontiki_storage::Write>,
-}
-
 /// The most pods whose eviction the budget's controller may not have seen yet.
 const MOST_DISRUPTED: usize = 2000;
 
 /// Takes one disruption from the budget that the pod is under, if it is under one.
-fn spend_budget(request: &Request, view: &View, pod: &Value) -> Result<Option<Budget>> {
-    let Some(labels) = pod.at(&["metadata", "labels"]) else { return Ok(None) };
+fn spend_budget(request: &Request, view: &View, pod: &Value) -> Result<Plan> {
+    let unlimited = Plan::new(success(), None);
+    let Some(labels) = pod.at(&["metadata", "labels"]) else { return Ok(unlimited) };
     let prefix = format!("poddisruptionbudgets.policy/{}/", request.namespace());
     let mut found = None;
     for record in view.prefix(&prefix) {
@@ -175,15 +173,14 @@ fn spend_budget(request: &Request, view: &View, pod: &Value) -> Result<Option<Bu
         }
         found = Some((record, budget));
     }
-    let Some((record, mut budget)) = found else { return Ok(None) };
-    let condition = Condition::At(record.key.clone(), record.modified);
+    let Some((record, mut budget)) = found else { return Ok(unlimited) };
     let count = |budget: &Value, field: &str| budget.int_at(&["status", field]).unwrap_or_default();
     if !is_ready(pod) {
         let healthy = count(&budget, "currentHealthy") >= count(&budget, "desiredHealthy");
         let always = budget.text_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow";
         // A pod that isn't ready counts for nothing, as long as the others are enough.
         if always || healthy && count(&budget, "desiredHealthy") > 0 {
-            return Ok(Some(Budget { condition, write: None }));
+            return Ok(unlimited);
         }
     }
     let name = budget.text_at(&["metadata", "name"]).to_owned();
@@ -218,13 +215,9 @@ fn spend_budget(request: &Request, view: &View, pod: &Value) -> Result<Option<Bu
     // The controller counts the pod as gone until it is, or until it has taken too long.
     budget.set(&["status", "disruptedPods", pod.text_at(&["metadata", "name"])], time::now());
     let (value, revision_at) = encode_for_store(&budget);
-    let write = kontiki_storage::Write::Put {
-        key: record.key.clone(),
-        value: Bytes::from(value),
-        revision_at: Some(revision_at),
-        expires_at: None,
-    };
-    Ok(Some(Budget { condition, write: Some(write) }))
+    let mut plan = unlimited.on(Condition::At(record.key.clone(), record.modified));
+    plan.put(record.key.clone(), value.into(), revision_at, None);
+    Ok(plan)
 }
 
 fn is_ready(pod: &Value) -> bool {

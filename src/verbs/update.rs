@@ -19,16 +19,16 @@ use crate::status::{ApiError, Result};
 pub async fn update(request: &mut Request) -> Result<Answer> {
     let options = WriteOptions::read(request, "UpdateOptions", None)?;
     let face = Face::of(request)?;
-    let mut first = Some(read(request, &options, face)?);
+    let mut first = Some(read(request, &options)?);
     carry_out(request, options.dry_run, |request, view| {
         let sent = match first.take() {
             Some(object) => object,
-            None => again(request, |request| read(request, &options, face))?,
+            None => again(request, |request| read(request, &options))?,
         };
         let create = request.info.subresource.is_empty() && request.kind()?.create_on_update();
         let uid = sent.text_at(&["metadata", "uid"]).to_owned();
-        decide(request, view, &options, face, create, &uid, |request, _| {
-            let mut object = sent;
+        decide(request, view, &options, face, create, &uid, |request, old| {
+            let mut object = face.take(request, sent, old)?;
             input::single_owners(&mut object, false, &mut request.warnings);
             Ok(object)
         })
@@ -36,12 +36,11 @@ pub async fn update(request: &mut Request) -> Result<Answer> {
     .await
 }
 
-/// The object of the body, with defaults, in the form in which the face shows it.
-fn read(request: &mut Request, options: &WriteOptions, face: Face) -> Result<Value> {
+/// The object of the body, in the form in which the face shows it.
+fn read(request: &mut Request, options: &WriteOptions) -> Result<Value> {
     let resource = request.resource.clone();
     let subresource = request.info.subresource.clone();
     let mut object = input::decode(request, target(&resource, &subresource), options)?;
-    face.complete(request.kind()?, &mut object);
     input::agree_on_namespace(request, &mut object)?;
     input::agree_on_name(request, &object)?;
     Ok(object)
@@ -97,9 +96,10 @@ pub fn decide(
         object.set(&["metadata", "generation"], generation + 1);
     }
     let mut errors = Errors::default();
-    match face {
-        Face::Main => meta::validate_update(rules, resource.namespaced, &object, &old, &mut errors),
-        _ => meta::validate_subresource_update(resource.namespaced, &object, &old, &mut errors),
+    if face.is_whole() {
+        meta::validate_update(rules, resource.namespaced, &object, &old, &mut errors);
+    } else {
+        meta::validate_subresource_update(resource.namespaced, &object, &old, &mut errors);
     }
     face.validate(rules, &object, &old, &mut errors);
     if !errors.is_empty() {
@@ -110,7 +110,7 @@ pub fn decide(
     let validated = admission::validate(request, view, write, &object)?;
     let (value, revision_at) = encode_for_store(&object);
     let value = Bytes::from(value);
-    let reply = face.reply(value.clone(), revision_at);
+    let reply = face.reply(&object, value.clone(), revision_at);
     let mut plan = Plan::new(reply, Some(record.modified)).on(Condition::At(key.clone(), record.modified));
     if delete::is_finished(request, &object, &old) {
         // Clients expect the object that they sent, as it was before it went.
