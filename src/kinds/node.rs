@@ -83,34 +83,8 @@ impl Kind for Node {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut Errors) {
-        check_resources(object, errors);
-        let spec = Path::new("spec");
-        let status = Path::new("status");
-        let addresses = object.list_at(&["status", "addresses"]);
-        for (i, address) in addresses.iter().enumerate().filter(|(i, address)| addresses[..*i].contains(address)) {
-            let path = status.child("addresses");
-            errors.duplicate(&path.index(i), go_shape::by_value(Some(address), ADDRESS));
-        }
-        let (before, after) = (old.list_at(&["spec", "podCIDRs"]), object.list_at(&["spec", "podCIDRs"]));
-        let changed = match before.len() {
-            0 => 0,
-            n if n != after.len() => 1,
-            _ => before.iter().zip(after).filter(|(a, b)| a != b).count(),
-        };
-        for _ in 0..changed {
-            errors.forbidden(&spec.child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid");
-        }
-        let provider = old.text_at(&["spec", "providerID"]);
-        if !provider.is_empty() && provider != object.text_at(&["spec", "providerID"]) {
-            errors.forbidden(
-                &spec.child("providerID"),
-                "node updates may not change providerID except from \"\" to valid",
-            );
-        }
-        check_taints(object, errors);
-        if old.text_at(&["spec", "externalID"]) != object.text_at(&["spec", "externalID"]) {
-            errors.forbidden(&spec.child("externalID"), "may not be updated");
-        }
+        self.validate(object, errors);
+        check_change(object, old, errors);
     }
 
     fn prepare_status_update(&self, object: &mut Value, old: &Value) {
@@ -118,7 +92,7 @@ impl Kind for Node {
     }
 
     fn validate_status_update(&self, object: &Value, old: &Value, errors: &mut Errors) {
-        self.validate_update(object, old, errors);
+        check_change(object, old, errors);
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
@@ -155,6 +129,35 @@ pub fn better_label(label: &str) -> Option<String> {
 /// The warning for a node label that the expression at `path` selects by.
 pub fn deprecated_label(path: &str, label: &str) -> Option<String> {
     Some(format!("{path}: {label} is {}", better_label(label)?))
+}
+
+/// What a node may become, and the status that it has.
+fn check_change(object: &Value, old: &Value, errors: &mut Errors) {
+    check_resources(object, errors);
+    let spec = Path::new("spec");
+    let status = Path::new("status");
+    let addresses = object.list_at(&["status", "addresses"]);
+    for (i, address) in addresses.iter().enumerate().filter(|(i, address)| addresses[..*i].contains(address)) {
+        let path = status.child("addresses");
+        errors.duplicate(&path.index(i), go_shape::by_value(Some(address), ADDRESS));
+    }
+    let (before, after) = (old.list_at(&["spec", "podCIDRs"]), object.list_at(&["spec", "podCIDRs"]));
+    let changed = match before.len() {
+        0 => 0,
+        n if n != after.len() => 1,
+        _ => before.iter().zip(after).filter(|(a, b)| a != b).count(),
+    };
+    for _ in 0..changed {
+        errors.forbidden(&spec.child("podCIDRs"), "node updates may not change podCIDR except from \"\" to valid");
+    }
+    let provider = old.text_at(&["spec", "providerID"]);
+    if !provider.is_empty() && provider != object.text_at(&["spec", "providerID"]) {
+        errors.forbidden(&spec.child("providerID"), "node updates may not change providerID except from \"\" to valid");
+    }
+    check_taints(object, errors);
+    if old.text_at(&["spec", "externalID"]) != object.text_at(&["spec", "externalID"]) {
+        errors.forbidden(&spec.child("externalID"), "may not be updated");
+    }
 }
 
 /// Upstream reports taints under `metadata`, where they once were annotations.
@@ -217,7 +220,7 @@ mod tests {
         let taint = json!({"key": "a", "effect": "NoSchedule"});
         let node = json!({"spec": {"taints": [taint, taint], "podCIDRs": ["10.2.0.0/24"]}});
         let mut errors = Errors::default();
-        Node.validate_update(&node, &json!({"spec": {"podCIDRs": ["10.1.0.0/24"], "providerID": "p"}}), &mut errors);
+        check_change(&node, &json!({"spec": {"podCIDRs": ["10.1.0.0/24"], "providerID": "p"}}), &mut errors);
         let fields: Vec<&str> = errors.0.iter().map(|e| e.field.as_str()).collect();
         assert_eq!(fields, ["spec.podCIDRs", "spec.providerID", "metadata.taints[1]"]);
         assert!(errors.0[2].value.contains(r#""TimeAdded":null"#));
