@@ -118,7 +118,7 @@ impl ErrorKind {
 pub struct Error {
     pub kind: ErrorKind,
     pub field: String,
-    /// The offending value as the message shows it (strings quoted, objects as JSON).
+    /// The offending value as the message shows it (strings quoted, objects as JSON); empty where it shows none.
     pub value: String,
     pub detail: String,
 }
@@ -127,7 +127,7 @@ impl Error {
     /// The message without the field: `Invalid value: "x": must be y`.
     pub fn body(&self) -> String {
         let mut text = String::from(self.kind.words());
-        if self.kind.shows_value() {
+        if self.kind.shows_value() && !self.value.is_empty() {
             text.push_str(": ");
             text.push_str(&self.value);
         }
@@ -258,6 +258,11 @@ impl Errors {
 
     pub fn invalid(&mut self, path: &Path<'_>, value: impl Shown, detail: impl Into<String>) {
         self.push(ErrorKind::Invalid, path, value, detail);
+    }
+
+    /// An invalid value that the message does not show.
+    pub fn invalid_unshown(&mut self, path: &Path<'_>, detail: impl Into<String>) {
+        self.push(ErrorKind::Invalid, path, Raw(String::new()), detail);
     }
 
     pub fn forbidden(&mut self, path: &Path<'_>, detail: impl Into<String>) {

@@ -243,6 +243,7 @@ static TABLE: LazyLock<HashMap<(&'static str, &'static str), &'static dyn Kind>>
         webhooks::KINDS,
         workloads::budgets::KINDS,
         workloads::deployments::KINDS,
+        workloads::jobs::KINDS,
         workloads::scale::KINDS,
         workloads::sets::KINDS,
     ];

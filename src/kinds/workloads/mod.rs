@@ -1,7 +1,10 @@
 //! What the workloads share: rules of templates and their selectors, of rolling updates, of counted replicas.
 
 pub mod budgets;
+pub mod cron;
 pub mod deployments;
+pub mod job_status;
+pub mod jobs;
 pub mod scale;
 pub mod sets;
 
