@@ -5,6 +5,7 @@
 
 use serde_json::Value;
 
+use crate::field::{Errors, Path};
 use crate::object::Fields;
 
 pub mod admission;
@@ -24,6 +25,9 @@ pub mod template;
 mod update;
 mod volumes;
 mod warnings;
+
+#[cfg(test)]
+mod tests;
 
 pub use defaults::{default_pod_spec, default_template};
 pub use pod::KINDS;
@@ -81,7 +85,7 @@ fn has_host_sysctls(spec: &Value) -> bool {
 fn has_odd_token_path(spec: &Value) -> bool {
     let sources = spec.list_at(&["volumes"]).iter().flat_map(|volume| volume.list_at(&["projected", "sources"]));
     let paths = sources.map(|source| source.text_at(&["serviceAccountToken", "path"])).filter(|path| !path.is_empty());
-    let mut found = crate::field::Errors::default();
-    paths.for_each(|path| volumes::local_path(&crate::field::Path::new(""), path, &mut found));
+    let mut found = Errors::default();
+    paths.for_each(|path| volumes::local_path(&Path::new(""), path, &mut found));
     !found.is_empty()
 }

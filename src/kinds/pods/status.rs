@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::security::check_id;
 use super::update::check_annotation_change;
 use super::{Latitude, drop_disabled_fields};
-use crate::field::{Errors, Path};
+use crate::field::{Errors, Path, Raw};
 use crate::kinds::{copy_field, meta, names};
 use crate::object::Fields;
 
@@ -168,11 +168,11 @@ fn check_addresses(status: &Value, list: &str, errors: &mut Errors) {
     let families = texts.iter().filter(|ip| ip.contains(':')).count();
     if texts.len() > 2 || families != 1 {
         let shown: Vec<String> = texts.iter().map(|ip| format!("{{\"IP\":{}}}", Value::from(*ip))).collect();
-        let shown = crate::field::Raw(format!("[{}]", shown.join(",")));
+        let shown = Raw(format!("[{}]", shown.join(",")));
         errors.invalid(&path, shown, "may specify no more than one IP for each IP family");
     }
     for (i, ip) in texts.iter().enumerate().filter(|(i, ip)| texts[..*i].contains(ip)) {
-        errors.duplicate(&path.index(i), crate::field::Raw(format!("{{\"IP\":{}}}", Value::from(*ip))));
+        errors.duplicate(&path.index(i), Raw(format!("{{\"IP\":{}}}", Value::from(*ip))));
     }
 }
 

@@ -16,22 +16,14 @@ const SPEC: Path<'static> = Path::new("spec");
 const ROOT: Path<'static> = Path::new("[]");
 
 /// What the metadata of a pod keep when a subresource is written.
-const KEPT_METADATA: &[&str] = &[
-    "deletionTimestamp",
-    "generation",
-    "selfLink",
-    "labels",
-    "annotations",
-    "finalizers",
-    "ownerReferences",
-    "managedFields",
-];
+const KEPT_METADATA: &[&str] =
+    &["deletionTimestamp", "generation", "selfLink", "labels", "annotations", "finalizers", "ownerReferences"];
 
 fn keep_all_but(pod: &mut Value, old: &Value) {
     copy_field(pod, old, "status");
     pod.make_map(&["metadata"]);
     if let (Some(metadata), Some(before)) = (pod.at_mut(&["metadata"]), old.at(&["metadata"])) {
-        for field in KEPT_METADATA.iter().filter(|field| **field != "managedFields") {
+        for field in KEPT_METADATA {
             copy_field(metadata, before, field);
         }
     }
@@ -124,10 +116,9 @@ pub fn validate_resize(pod: &Value, old: &Value, errors: &mut Errors) {
     let start = errors.0.len();
     check_pod(pod, &Latitude::of(Some(old), true), errors);
     let (spec, before) = (&pod["spec"], &old["spec"]);
-    for (list, what) in [("containers", ""), ("initContainers", "")] {
+    for list in ["containers", "initContainers"] {
         if spec.list_at(&[list]).len() != before.list_at(&[list]).len() {
-            errors.forbidden(&SPEC.child(list), format!("pod updates may not add or remove containers{what}"));
-            return;
+            return errors.forbidden(&SPEC.child(list), "pod updates may not add or remove containers");
         }
     }
     if qos_class(before) != qos_class(spec) {

@@ -256,7 +256,7 @@ fn check_narrowed_affinity(spec: &Value, before: &Value, errors: &mut Errors) {
             new.get(..old.len()).is_some_and(|start| start == old)
         };
         let was_empty = lists.iter().all(|list| old.list_at(&[list]).is_empty());
-        if was_empty && new != old || !lists.iter().all(|list| only_added(list)) {
+        if was_empty && new != old || !lists.iter().all(only_added) {
             let detail = "only additions are allowed (no mutations or deletions)";
             errors.invalid(&path.index(i), Raw(shown(new)), detail);
         }

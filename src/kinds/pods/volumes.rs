@@ -143,7 +143,9 @@ fn check_content(
     };
     match kind {
         "emptyDir" => {
-            if source.at(&["sizeLimit"]).is_some_and(|limit| quantity::compare(limit, &"0".into()).is_lt()) {
+            let zero = Value::from("0");
+            let limit = source.at(&["sizeLimit"]).filter(|limit| quantity::compare(limit, &zero).is_lt());
+            if limit.is_some() {
                 errors.forbidden(&path.child("sizeLimit"), "SizeLimit field must be a valid resource quantity");
             }
         }
