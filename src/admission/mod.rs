@@ -7,6 +7,7 @@ mod ingress;
 mod lifecycle;
 mod limits;
 mod nodes;
+mod pod_security;
 mod pods;
 mod priority;
 mod quota;
@@ -98,6 +99,7 @@ static CHAIN: &[Plugin] = &[
     limits::PLUGIN,
     pods::SERVICE_ACCOUNT,
     nodes::PLUGIN,
+    pod_security::PLUGIN,
     priority::PLUGIN,
     pods::TOLERATIONS,
     storage::DEFAULT_CLASS,
