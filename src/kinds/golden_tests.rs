@@ -28,8 +28,9 @@ use crate::status::ApiError;
 const OPEN: &[&str] = &[
     // Its addresses and ports are claimed beside these rules.
     "Service",
-    // The decoder does not tell `{}` from nothing, which a volume without capacity and a template without labels show.
+    // The decoder does not tell `{}` and `[]` from nothing, which these show.
     "Deployment",
+    "HorizontalPodAutoscaler",
     "PersistentVolume",
     "ReplicaSet",
     "ReplicationController",

@@ -241,6 +241,7 @@ static TABLE: LazyLock<HashMap<(&'static str, &'static str), &'static dyn Kind>>
         service::KINDS,
         storage_kinds::KINDS,
         webhooks::KINDS,
+        workloads::autoscaling::KINDS,
         workloads::budgets::KINDS,
         workloads::deployments::KINDS,
         workloads::jobs::KINDS,

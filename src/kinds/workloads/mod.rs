@@ -1,5 +1,7 @@
 //! What the workloads share: rules of templates and their selectors, of rolling updates, of counted replicas.
 
+pub mod autoscaling;
+mod autoscaling_v1;
 pub mod budgets;
 pub mod cron;
 pub mod deployments;
