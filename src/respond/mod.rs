@@ -62,6 +62,11 @@ fn respond(request: &Request, answer: Answer) -> Result<Response<Body>> {
             let bytes = representation.list(list)?;
             Ok(whole(200, representation.content_type(), bytes, gzip))
         }
+        Answer::Nothing => {
+            let mut response = Response::new(Body::full(Bytes::new()));
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            Ok(response)
+        }
         Answer::Watch(watch) => {
             let content_type = representation.watch_content_type()?;
             Ok(with_type(200, content_type, Body::watch(representation, watch)))

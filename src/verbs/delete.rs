@@ -94,7 +94,7 @@ fn decide(request: &mut Request, view: &View, options: &DeleteOptions) -> Result
     if namespace {
         check_namespace(options, &object)?;
     } else {
-        options.check(rules.group(), rules.kind(), &object)?;
+        options.check(request.stored_group(), rules.kind(), &object)?;
     }
     let write = admission::Write { operation: Operation::Delete, old: Some(&object) };
     admission::validate(request, view, write, &Value::Null)?;
