@@ -82,7 +82,7 @@ pub fn decide(request: &mut Request, view: &View, options: &WriteOptions, mut ob
     meta::validate_create(rules, resource.namespaced, &object, &mut errors);
     rules.validate(&object, &mut errors);
     if !errors.is_empty() {
-        return Err(request.invalid(&name, &errors));
+        return Err(request.invalid(&name, errors));
     }
     request.warnings.extend(rules.warnings(&object, None));
     let validated = admission::validate(request, view, write, &object)?;

@@ -28,7 +28,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::auth::User;
-use crate::codec::Target;
+use crate::codec::{Target, decode_untyped};
 use crate::discovery::{Registry, Resource, Subresource, Verbs};
 use crate::field::Errors;
 use crate::kinds::{self, Kind};
@@ -85,7 +85,10 @@ impl Request {
     }
 
     /// The error for an object that is not valid. It names the stored kind, whichever face of it was sent.
-    pub fn invalid(&self, name: &str, errors: &Errors) -> ApiError {
+    pub fn invalid(&self, name: &str, mut errors: Errors) -> ApiError {
+        if let (Ok(given), Ok(node)) = (decode_untyped(&self.body), self.stored_node()) {
+            errors.show_as_given(&given, node);
+        }
         ApiError::invalid(self.stored_group(), &self.resource.kind, name, &errors.0)
     }
 
