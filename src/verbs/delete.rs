@@ -43,6 +43,9 @@ const FOREGROUND: &str = "foregroundDeletion";
 pub async fn delete(request: &mut Request) -> Result<Answer> {
     let options = DeleteOptions::read(request)?;
     warn_of_default(request, &options)?;
+    if let Some(why) = request.kind()?.undeletable(request.name()) {
+        return Err(ApiError::forbidden(&request.resource.group, &request.resource.plural, request.name(), why));
+    }
     carry(request, options).await
 }
 
