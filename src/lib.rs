@@ -3,6 +3,7 @@
 
 pub mod admission;
 pub mod auth;
+pub mod bootstrap;
 pub mod cli;
 pub mod codec;
 pub mod config;

@@ -48,6 +48,8 @@ pub struct Server {
     pub replica: Replica,
     pub registry: ArcSwap<Registry>,
     pub settings: Settings,
+    /// Where other machines reach this replica: address and port.
+    pub address: String,
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
     pub health: Health,

@@ -36,7 +36,7 @@ pub struct Rule {
 struct Role {
     /// Null in roles that are put together from others.
     #[serde(default, deserialize_with = "or_default")]
-    rules: Arc<[Rule]>,
+    rules: Vec<Rule>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -216,7 +216,7 @@ impl Index {
         self.remove(table, &place);
         match table {
             CLUSTER_ROLES | ROLES => match serde_json::from_slice::<Role>(&record.value) {
-                Ok(role) => drop(self.roles.insert(place, role.rules)),
+                Ok(role) => drop(self.roles.insert(place, role.rules.into())),
                 Err(error) => tracing::error!(key = %record.key, %error, "this role can't be read"),
             },
             _ => match serde_json::from_slice::<Binding>(&record.value) {

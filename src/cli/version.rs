@@ -2,6 +2,7 @@
 
 use clap::{Args, ValueEnum};
 
+use crate::discovery::documents;
 use crate::version;
 
 #[derive(Args)]
@@ -21,7 +22,7 @@ pub fn run(flags: VersionFlags) -> anyhow::Result<()> {
     match flags.output {
         None => println!("kontiki {} (Kubernetes {})", version::OWN, version::GIT),
         Some(Output::Json) => {
-            let version = serde_json::json!({ "kontiki": version::OWN, "kubernetes": version::info() });
+            let version = serde_json::json!({ "kontiki": version::OWN, "kubernetes": documents::version() });
             println!("{}", serde_json::to_string_pretty(&version)?);
         }
     }

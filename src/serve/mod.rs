@@ -1,5 +1,6 @@
 //! A replica's life: certificates, consensus, listener, what every cluster has, and in the end a clean stop.
 
+mod discovery;
 mod handle;
 mod limits;
 mod listen;
@@ -24,6 +25,7 @@ use listen::Connections;
 pub use paths::STATUS;
 
 use crate::auth::rbac::Rbac;
+use crate::bootstrap;
 use crate::auth::{Authenticator, Authorizer};
 use crate::cli::AuthorizationMode;
 use crate::config::{Config, ConfigError};
@@ -38,6 +40,7 @@ use crate::version;
 const DRAIN: Duration = Duration::from_secs(60);
 /// How often a starting replica looks for a quorum again.
 const PATIENCE: Duration = Duration::from_secs(5);
+const AGAIN: Duration = Duration::from_millis(500);
 
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
@@ -61,6 +64,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         replica: replica.clone(),
         registry: ArcSwap::from_pointee(Registry::builtin()),
         settings: config.settings.clone(),
+        address: SocketAddr::new(config.advertise, config.listen.port()).to_string(),
         authenticator,
         authorizer: Authorizer::new(&config.authorization, rbac),
         health: Health::default(),
@@ -108,6 +112,10 @@ async fn get_ready(server: &Arc<Server>, config: &Config, pki: &Pki) {
         }
     }
     server.health.set_caught_up();
+    while let Err(error) = bootstrap::ensure(server).await {
+        tracing::warn!(%error, "making what every cluster has");
+        tokio::time::sleep(AGAIN).await;
+    }
     server.health.set_bootstrapped();
     announce(config, pki);
     std::future::pending().await

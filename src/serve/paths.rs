@@ -8,7 +8,9 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::{Value, json};
 
+use super::discovery;
 use super::handle::plain;
+use crate::discovery::documents;
 use crate::metrics::METRICS;
 use crate::request::{Query, RequestInfo};
 use crate::respond::Body;
@@ -42,7 +44,10 @@ pub async fn answer(
             only_get(head)?;
             return Ok(Some(status(server).await));
         }
-        _ => return Ok(None),
+        _ => {
+            let answered = discovery::answer(server, path, query, &head.headers)?;
+            return answered.map(|answered| only_get(head).map(|()| answered)).transpose();
+        }
     };
     only_get(head)?;
     Ok(Some(answer(server)))
@@ -61,22 +66,14 @@ fn has_leader(server: &Server) -> bool {
 
 /// All paths, as far as they are known beforehand.
 fn index(server: &Server) -> Response<Body> {
-    let mut paths: Vec<String> = crate::health::paths().collect();
-    paths.extend(["/api", "/apis", "/apis/", "/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/"].map(str::to_owned));
-    paths.extend(["/version", STATUS].map(str::to_owned));
-    for group in server.registry().groups() {
-        let root = if group.name.is_empty() { "/api".to_owned() } else { format!("/apis/{}", group.name) };
-        paths.extend(group.versions.iter().map(|version| format!("{root}/{}", version.name)));
-        if !group.name.is_empty() {
-            paths.push(root);
-        }
-    }
-    paths.sort();
-    pretty(&json!({ "paths": paths }))
+    let checks: Vec<String> = crate::health::paths().collect();
+    let others = ["/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/version", STATUS];
+    let others = others.into_iter().chain(checks.iter().map(String::as_str));
+    pretty(&documents::root_paths(&server.registry(), others))
 }
 
 fn version(_: &Server) -> Response<Body> {
-    pretty(&crate::version::info())
+    pretty(&documents::version())
 }
 
 fn metrics(server: &Server) -> Response<Body> {

@@ -42,7 +42,7 @@ pub struct Request {
     pub server: Arc<Server>,
     pub info: RequestInfo,
     pub resource: Arc<Resource>,
-    pub user: User,
+    pub user: Arc<User>,
     pub query: Query,
     pub headers: HeaderMap,
     pub accept: Accept,
