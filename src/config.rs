@@ -96,7 +96,11 @@ impl Config {
         let advertise = advertise(&flags)?;
         check_ranges(&flags.service_cluster_ip_range)?;
         if let Some(issuer) = flags.service_account_issuer.iter().find(|issuer| issuer.is_empty()) {
-            return Err(error("--service-account-issuer", format!("{issuer:?} names nobody"), "give a URL, or remove it"));
+            return Err(error(
+                "--service-account-issuer",
+                format!("{issuer:?} names nobody"),
+                "give a URL, or remove it",
+            ));
         }
         let audiences = match flags.api_audiences.as_slice() {
             [] => flags.service_account_issuer.clone(),
@@ -169,7 +173,8 @@ impl Config {
         hosts.extend(self.external_hostname.clone());
         let mut addresses = vec!["127.0.0.1".to_owned(), "::1".to_owned()];
         let bind = Some(self.listen.ip()).filter(|ip| !ip.is_unspecified());
-        addresses.extend([bind, Some(self.advertise), self.service_address()].into_iter().flatten().map(|a| a.to_string()));
+        addresses
+            .extend([bind, Some(self.advertise), self.service_address()].into_iter().flatten().map(|a| a.to_string()));
         hosts.extend(addresses);
         let mut seen = std::collections::HashSet::new();
         hosts.retain(|host| seen.insert(host.clone()));
@@ -265,7 +270,7 @@ pub fn hostname() -> Option<String> {
 
 #[cfg(test)]
 mod tests {
-    use clap::{FromArgMatches, Args};
+    use clap::{Args, FromArgMatches};
 
     use super::*;
 

@@ -206,7 +206,8 @@ mod tests {
         health.set_caught_up();
         health.set_bootstrapped();
         for endpoint in ["livez", "readyz"] {
-            let path = format!("{}/../shared/kubernetes-1.36/discovery/{endpoint}-verbose.txt", env!("CARGO_MANIFEST_DIR"));
+            let path =
+                format!("{}/../shared/kubernetes-1.36/discovery/{endpoint}-verbose.txt", env!("CARGO_MANIFEST_DIR"));
             match std::fs::read_to_string(&path) {
                 Ok(expected) => assert_eq!(ask(&health, &format!("/{endpoint}"), "verbose").1.trim(), expected.trim()),
                 Err(_) => eprintln!("skipped: {path} is not here"),

@@ -47,9 +47,7 @@ impl Metrics {
             registry.register(Box::new(collector.clone())).expect("a metric of its own");
             collector
         }
-        let counter = |name, help, labels: &[&str]| {
-            add(&registry, IntCounterVec::new(Opts::new(name, help), labels))
-        };
+        let counter = |name, help, labels: &[&str]| add(&registry, IntCounterVec::new(Opts::new(name, help), labels));
         let gauge = |name, help, labels: &[&str]| add(&registry, IntGaugeVec::new(Opts::new(name, help), labels));
         let histogram = |name, help, buckets: Vec<f64>, labels: &[&str]| {
             add(&registry, HistogramVec::new(HistogramOpts::new(name, help).buckets(buckets), labels))
@@ -134,7 +132,8 @@ impl Metrics {
         let mut digits = itoa::Buffer::new();
         let [component, group, resource, scope, subresource, verb, version] = request.place;
         let dry = [component, group, resource, scope, subresource, verb, version, request.dry_run];
-        let coded = [component, group, resource, scope, subresource, verb, version, request.dry_run, digits.format(code)];
+        let coded =
+            [component, group, resource, scope, subresource, verb, version, request.dry_run, digits.format(code)];
         self.requests.with_label_values(&coded).inc();
         self.durations.with_label_values(&dry).observe(took.as_secs_f64());
         if let Some(size) = size {
@@ -226,7 +225,11 @@ fn store_metrics(text: &mut String, stats: &Stats) -> std::fmt::Result {
         ("kontiki_store_memtable_bytes", "Write buffers of RocksDB.", stats.memtable_bytes),
         ("kontiki_store_block_cache_bytes", "Block cache of RocksDB.", stats.block_cache_bytes),
         ("kontiki_store_writes_stopped", "Whether RocksDB refuses writes.", stats.writes_stopped.into()),
-        ("kontiki_store_write_rate", "What RocksDB slows writes to, in bytes a second; 0: it doesn't.", stats.write_rate),
+        (
+            "kontiki_store_write_rate",
+            "What RocksDB slows writes to, in bytes a second; 0: it doesn't.",
+            stats.write_rate,
+        ),
         ("kontiki_store_background_errors", "Errors of RocksDB in the background.", stats.background_errors),
     ] {
         gauge(text, name, help, value)?;

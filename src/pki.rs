@@ -194,7 +194,10 @@ impl Authority {
             _ => "does not exist".to_owned(),
         };
         if self.issuer.is_none() {
-            return Err(fail(&path, format!("{why}, and the key of {} is not here to sign another", self.path.display())));
+            return Err(fail(
+                &path,
+                format!("{why}, and the key of {} is not here to sign another", self.path.display()),
+            ));
         }
         tracing::info!(path = %path.display(), reason = why, "issuing a certificate");
         let pair = self.issue(leaf)?;

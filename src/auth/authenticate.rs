@@ -52,8 +52,7 @@ impl Authenticator {
             problem: e.to_string(),
             fix: "give a file with at least one certificate of an authority".into(),
         })?;
-        let anonymous =
-            User { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()], ..User::default() };
+        let anonymous = User { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()], ..User::default() };
         Ok(Authenticator {
             anonymous: config.anonymous.then(|| Arc::new(anonymous)),
             certificates,

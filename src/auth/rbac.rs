@@ -159,9 +159,8 @@ impl Rbac {
             Target::Resource { namespace, .. } => namespace,
             Target::Path(_) => "",
         };
-        let found = self.visit(attributes.user, namespace, &mut errors, |rules| {
-            rules.iter().any(|rule| rule.allows(attributes))
-        });
+        let found = self
+            .visit(attributes.user, namespace, &mut errors, |rules| rules.iter().any(|rule| rule.allows(attributes)));
         match (found, errors.as_slice()) {
             (Some(grant), _) => Ok(grant),
             (None, []) => Err(String::new()),
@@ -323,7 +322,8 @@ mod tests {
     use super::*;
 
     fn rule(verbs: &str, groups: &str, resources: &str, names: &str, urls: &str) -> Rule {
-        let list = |text: &str| text.split(' ').filter(|t| *t != "-").map(|t| t.trim_matches('\'').to_owned()).collect();
+        let list =
+            |text: &str| text.split(' ').filter(|t| *t != "-").map(|t| t.trim_matches('\'').to_owned()).collect();
         Rule {
             verbs: list(verbs),
             api_groups: list(groups),

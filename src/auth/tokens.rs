@@ -81,7 +81,10 @@ mod tests {
         let groups = |token: &str| tokens[token].groups.join(" ");
         assert_eq!(groups("a"), "system:masters ops system:authenticated");
         assert_eq!(groups("b"), "system:authenticated");
-        assert_eq!((tokens["c"].name.as_str(), groups("c").as_str()), ("carol, the third", "devs system:authenticated"));
+        assert_eq!(
+            (tokens["c"].name.as_str(), groups("c").as_str()),
+            ("carol, the third", "devs system:authenticated")
+        );
         assert!(from("a,b").unwrap_err().to_string().contains("line 1: 2 columns"));
     }
 }

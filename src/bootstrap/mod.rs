@@ -78,7 +78,8 @@ pub fn put(resource: &Resource, key: kontiki_storage::Key, mut object: Value) ->
 }
 
 fn resource_of(registry: &Registry, object: &Value) -> Result<Arc<Resource>> {
-    let (group, version) = object.text_at(&["apiVersion"]).split_once('/').unwrap_or(("", object.text_at(&["apiVersion"])));
+    let (group, version) =
+        object.text_at(&["apiVersion"]).split_once('/').unwrap_or(("", object.text_at(&["apiVersion"])));
     let kind = object.text_at(&["kind"]);
     let found = registry.find_kind(group, version, kind);
     found.cloned().ok_or_else(|| ApiError::internal(format!("there is no resource of kind {kind}")))

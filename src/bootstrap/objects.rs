@@ -75,7 +75,9 @@ fn object(line: &str) -> Option<Value> {
     };
     object.set(&["apiVersion"], api_version);
     object.set(&["metadata", "name"], name);
-    for (field, value) in [("namespace", namespace.map_or(json!({}), Value::from)), ("labels", labels), ("annotations", annotations)] {
+    for (field, value) in
+        [("namespace", namespace.map_or(json!({}), Value::from)), ("labels", labels), ("annotations", annotations)]
+    {
         if value != json!({}) {
             object.set(&["metadata", field], value);
         }
@@ -97,8 +99,7 @@ fn level(shares: i64, lendable: i64, how: &str) -> Option<Value> {
         }
         _ => return None,
     };
-    let limited =
-        json!({"nominalConcurrencyShares": shares, "limitResponse": response, "lendablePercent": lendable});
+    let limited = json!({"nominalConcurrencyShares": shares, "limitResponse": response, "lendablePercent": lendable});
     Some(json!({"type": "Limited", "limited": limited}))
 }
 
@@ -208,7 +209,10 @@ mod tests {
             ("rbac/live-clusterrolebindings", "ClusterRoleBinding"),
             ("rbac/live-rolebindings", "RoleBinding"),
             ("bootstrap/apis_flowcontrol.apiserver.k8s.io_v1_flowschemas", "FlowSchema"),
-            ("bootstrap/apis_flowcontrol.apiserver.k8s.io_v1_prioritylevelconfigurations", "PriorityLevelConfiguration"),
+            (
+                "bootstrap/apis_flowcontrol.apiserver.k8s.io_v1_prioritylevelconfigurations",
+                "PriorityLevelConfiguration",
+            ),
             ("bootstrap/apis_scheduling.k8s.io_v1_priorityclasses", "PriorityClass"),
         ] {
             let text = std::fs::read(shared.join(format!("{file}.json"))).unwrap();

@@ -171,8 +171,7 @@ fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {
     let (first, last) = match (text.split_once('-'), text.split_once('+')) {
         (Some((first, last)), _) => (first.parse().map_err(|_| wrong())?, last.parse().map_err(|_| wrong())?),
         (None, Some((first, count))) => {
-            let (first, count): (u16, u16) =
-                (first.parse().map_err(|_| wrong())?, count.parse().map_err(|_| wrong())?);
+            let (first, count): (u16, u16) = (first.parse().map_err(|_| wrong())?, count.parse().map_err(|_| wrong())?);
             (first, first.checked_add(count).ok_or_else(wrong)?)
         }
         (None, None) => text.parse().map(|port| (port, port)).map_err(|_| wrong())?,
@@ -193,8 +192,8 @@ pub fn run(flags: ServeFlags, ignored: &[String]) -> anyhow::Result<()> {
 /// To stderr. `RUST_LOG` goes before `-v`.
 fn start_logging(flags: &ServeFlags) {
     let level = match flags.v {
-        0..3 => "info",
-        3..6 => "info,kontiki::http=debug",
+        0..3 => "info,openraft=warn",
+        3..6 => "info,openraft=warn,kontiki::http=debug",
         6..8 => "info,kontiki=debug,kontiki_raft=debug,kontiki_storage=debug",
         _ => "debug,kontiki=trace,kontiki_raft=trace,kontiki_storage=trace",
     };

@@ -102,8 +102,10 @@ mod tests {
             wants_aggregated(&[(ACCEPT, HeaderValue::from_static(accept))].into_iter().collect())
         };
         assert!(wants("application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList,application/json"));
-        assert!(wants("application/json;g=apidiscovery.k8s.io;v=v9;as=APIGroupDiscoveryList,\
-                       application/json;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io"));
+        assert!(wants(
+            "application/json;g=apidiscovery.k8s.io;v=v9;as=APIGroupDiscoveryList,\
+                       application/json;as=APIGroupDiscoveryList;v=v2;g=apidiscovery.k8s.io"
+        ));
         assert!(!wants("application/json, application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList"));
         assert!(!wants("application/json;g=apidiscovery.k8s.io;v=v2beta1;as=APIGroupDiscoveryList,application/json"));
         assert!(!wants(""));

@@ -14,6 +14,7 @@ use std::time::Duration;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use kontiki_raft::{PeerTls, Replica};
+use rustls::sign::CertifiedKey;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::time::{Instant, timeout};
@@ -25,8 +26,8 @@ use listen::Connections;
 pub use paths::STATUS;
 
 use crate::auth::rbac::Rbac;
-use crate::bootstrap;
 use crate::auth::{Authenticator, Authorizer};
+use crate::bootstrap;
 use crate::cli::AuthorizationMode;
 use crate::config::{Config, ConfigError};
 use crate::discovery::Registry;
@@ -40,6 +41,8 @@ use crate::version;
 const DRAIN: Duration = Duration::from_secs(60);
 /// How often a starting replica looks for a quorum again.
 const PATIENCE: Duration = Duration::from_secs(5);
+/// How often certificates are looked at.
+const RENEWAL: Duration = Duration::from_secs(60);
 const AGAIN: Duration = Duration::from_millis(500);
 
 pub async fn run(config: Config) -> anyhow::Result<()> {
@@ -47,12 +50,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut interrupt = signal(SignalKind::interrupt())?;
     let pki = Pki::ensure(&config)?;
     let authenticator = Authenticator::new(&config.authentication, &pki.cluster.authority.certificate)?;
-    let certificate = match &config.serving_files {
-        Some((certificate, key)) => tls::read_files(certificate, key)?,
-        None => tls::certified_key(&pki.replica.serving).map_err(anyhow::Error::msg)?,
-    };
-    let certificate = tls::Certificate::new(certificate);
-    let tls = tls::server_config(config.tls_min_version, certificate, authenticator.verifier())?;
+    let certificate = tls::Certificate::new(serving_certificate(&config, &pki)?);
+    let tls = tls::server_config(config.tls_min_version, certificate.clone(), authenticator.verifier())?;
     // Before the state is opened, which takes longer than to see that somebody else listens there.
     let listener = bind(config.listen)?;
     let replica = Replica::start(raft_config(&config, &pki)).await.context("the replica can't start")?;
@@ -77,6 +76,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let connections = Connections::new();
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     tokio::spawn(listen::serve(server.clone(), listener, acceptor, config.http2_streams, connections.clone()));
+    tokio::spawn(renew(config.clone(), certificate));
     tracing::info!(address = %config.listen, "serving");
 
     let stopped = tokio::select! {
@@ -123,9 +123,35 @@ async fn get_ready(server: &Arc<Server>, config: &Config, pki: &Pki) {
 
 /// The three lines that a person needs next.
 fn announce(config: &Config, pki: &Pki) {
-    println!("Kontiki {} is ready: {} serves Kubernetes {} at {}", version::OWN, config.name, version::GIT, config.local_url());
+    println!(
+        "Kontiki {} is ready: {} serves Kubernetes {} at {}",
+        version::OWN,
+        config.name,
+        version::GIT,
+        config.local_url()
+    );
     println!("  export KUBECONFIG={}", pki.admin.display());
     println!("  kubectl get namespaces");
+}
+
+fn serving_certificate(config: &Config, pki: &Pki) -> anyhow::Result<CertifiedKey> {
+    match &config.serving_files {
+        Some((certificate, key)) => Ok(tls::read_files(certificate, key)?),
+        None => tls::certified_key(&pki.replica.serving).map_err(anyhow::Error::msg),
+    }
+}
+
+/// Serves with a new certificate when there is one: the files were replaced, or their time had come.
+async fn renew(config: Config, certificate: Arc<tls::Certificate>) {
+    loop {
+        tokio::time::sleep(RENEWAL).await;
+        let renewed = Pki::ensure(&config).and_then(|pki| serving_certificate(&config, &pki));
+        match renewed {
+            Ok(key) if certificate.replace(key) => tracing::info!("serving with a new certificate"),
+            Ok(_) => {}
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "looking for a new certificate"),
+        }
+    }
 }
 
 /// All certificates and keys.

@@ -63,8 +63,7 @@ pub fn read_files(certificate: &Path, key: &Path) -> Result<CertifiedKey, Config
             fix: "give a file that can be read".into(),
         })
     };
-    let pair =
-        Pair { certificate: read("--tls-cert-file", certificate)?, key: read("--tls-private-key-file", key)? };
+    let pair = Pair { certificate: read("--tls-cert-file", certificate)?, key: read("--tls-private-key-file", key)? };
     certified_key(&pair).map_err(|problem| ConfigError {
         flag: "--tls-cert-file",
         problem,
