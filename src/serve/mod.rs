@@ -146,9 +146,9 @@ async fn renew(config: Config, certificate: Arc<tls::Certificate>) {
     loop {
         tokio::time::sleep(RENEWAL).await;
         let renewed = Pki::ensure(&config).and_then(|pki| serving_certificate(&config, &pki));
-        match renewed {
-            Ok(key) if certificate.replace(key) => tracing::info!("serving with a new certificate"),
-            Ok(_) => {}
+        match renewed.map(|key| certificate.replace(key)) {
+            Ok(true) => tracing::info!("serving with a new certificate"),
+            Ok(false) => {}
             Err(error) => tracing::warn!(error = format!("{error:#}"), "looking for a new certificate"),
         }
     }

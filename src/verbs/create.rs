@@ -70,7 +70,7 @@ pub fn decide(request: &mut Request, view: &View, options: &WriteOptions, mut ob
     let claims = services::create(request, view, &mut object, options.dry_run)?;
     rules.prepare_create(&mut object);
     if &*resource.kind == "CertificateSigningRequest" {
-        let User { name, uid, groups, extra } = &request.user;
+        let User { name, uid, groups, extra } = &*request.user;
         CertificateSigningRequest::set_requester(&mut object, name, uid, groups, json!(extra));
     }
     if rules.counts_generation() {
