@@ -117,6 +117,18 @@ pub(crate) fn left_out(field: &Field, node: Node<'_>, value: &Value) -> bool {
     empty || (field.omit_zero && is_zero(node, value))
 }
 
+/// Whether this says no more than nothing does when a client sends it. An empty list where one is always printed does,
+/// and so does one of managed fields, until the object is stored: see [`crate::managed`].
+pub(crate) fn says_nothing(field: &Field, node: Node<'_>, value: &Value) -> bool {
+    let empty = match value {
+        Value::Array(list) => list.is_empty(),
+        Value::Object(map) => map.is_empty() && matches!(node.ty(), Type::Map(_)),
+        _ => false,
+    };
+    let told = empty && (!field.omit_empty || field.name == "managedFields");
+    !told && left_out(field, node, value)
+}
+
 fn is_zero(node: Node<'_>, value: &Value) -> bool {
     match (node.ty(), value) {
         (_, Value::Null) => true,

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
-use super::canonical::{complete, left_out, zero};
+use super::canonical::{complete, says_nothing, zero};
 use super::json::{self, Parser, Step, Syntax};
 use crate::schema::{Field, Node, Struct, StructId, Type, Unknown};
 use crate::{quantity, time};
@@ -302,7 +302,7 @@ impl<'t> Decoder<'t> {
                     (Some(Value::Object(old)), Value::Object(new)) => old.extend(new),
                     (_, value) => drop(map.insert(key.into_owned(), value)),
                 },
-                Some(value) if !left_out(field, inner, &value) => drop(map.insert(key.into_owned(), value)),
+                Some(value) if !says_nothing(field, inner, &value) => drop(map.insert(key.into_owned(), value)),
                 _ => {}
             }
         }

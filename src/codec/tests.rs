@@ -283,7 +283,9 @@ fn an_object_is_as_go_prints_it() {
     canonicalize(pod, &mut value);
     assert_eq!(value, expected);
     let role = builtin().kind("rbac.authorization.k8s.io", "v1", "Role").expect("Role");
-    let value = decode(role, b"{\"rules\": []}").expect("well-formed").value;
+    let mut value = decode(role, b"{\"rules\": []}").expect("well-formed").value;
+    assert_eq!(value, json!({"metadata": {}, "rules": []}));
+    canonicalize(role, &mut value);
     assert_eq!(value, json!({"metadata": {}, "rules": null}));
 }
 

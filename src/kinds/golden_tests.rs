@@ -28,7 +28,13 @@ use crate::status::ApiError;
 const OPEN: &[&str] = &[
     // Its addresses and ports are claimed beside these rules.
     "Service",
-    // The decoder does not tell a certificate bundle of no bytes from none.
+    // The decoder does not tell `{}` and `[]` from nothing, which these show.
+    "Deployment",
+    "HorizontalPodAutoscaler",
+    "PersistentVolume",
+    "ReplicaSet",
+    "ReplicationController",
+    // Nor a certificate bundle of no bytes.
     "ValidatingWebhookConfiguration",
 ];
 
@@ -150,9 +156,8 @@ impl Subject {
         Ok((object, warnings))
     }
 
-    fn finish(&self, mut object: Value, warnings: Vec<String>, mut errors: Errors, body: &Value) -> Answer {
+    fn finish(&self, mut object: Value, warnings: Vec<String>, errors: &Errors) -> Answer {
         if !errors.is_empty() {
-            errors.show_as_given(body, self.node(&object));
             let name = object.text_at(&["metadata", "name"]);
             let group = object.text_at(&["apiVersion"]).split_once('/').map_or("", |(group, _)| group);
             return Err(ApiError::invalid(group, &self.kind, name, &errors.0));
@@ -192,7 +197,7 @@ impl Subject {
         self.rules.validate(&object, &mut errors);
         meta::validate_create(self.rules, place.namespaced(), &object, &mut errors);
         warnings.extend(self.rules.warnings(&object, None));
-        self.finish(object, warnings, errors, body)
+        self.finish(object, warnings, &errors)
     }
 
     fn update(&self, place: &Place, body: &Value, old: &Value) -> Answer {
@@ -232,7 +237,7 @@ impl Subject {
             self.rules.validate_update(&object, &old, &mut errors);
             warnings.extend(self.rules.warnings(&object, Some(&old)));
         }
-        self.finish(object, warnings, errors, body)
+        self.finish(object, warnings, &errors)
     }
 }
 

@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::{Map, Value};
 
 use super::print::go_kind;
-use crate::codec::canonical::{changed, complete, left_out, zero};
+use crate::codec::canonical::{changed, complete, says_nothing, zero};
 use crate::codec::decode;
 use crate::schema::{Field, Node, Struct, Type, Unknown};
 use crate::{quantity, time};
@@ -194,7 +194,7 @@ impl Fit {
         if !value.is_null() {
             self.value(node, value, &way.then(Step::Field(&field.name)))?;
         }
-        Ok(!left_out(field, node, value))
+        Ok(!says_nothing(field, node, value))
     }
 
     /// A type that reads itself from JSON, and knows no way to itself.

@@ -10,7 +10,7 @@ mod print;
 mod strategic;
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use serde_json::Value;
 

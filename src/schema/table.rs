@@ -188,7 +188,7 @@ impl Reader {
             (of, go.to_owned())
         };
         let atomic = match of {
-            Type::Struct(id) => self.schema.structure(id).atomic || topology.map == "atomic",
+            Type::Struct(id) if topology.map.is_empty() => self.schema.structure(id).atomic,
             _ => topology.map == "atomic",
         };
         let mut def = TypeDef::new(of, if go.is_empty() { natural } else { go.to_owned() });

@@ -9,7 +9,8 @@ use serde_json::{Value, json};
 
 use super::commit::{Plan, Reply, carry_out};
 use super::options::WriteOptions;
-use super::{Answer, Request, input, key, services, target};
+use super::subresource::Face;
+use super::{Answer, Request, fields, input, key, services, target};
 use crate::admission::{self, Operation};
 use crate::auth::User;
 use crate::codec::{canonicalize, encode_for_store};
@@ -24,10 +25,11 @@ pub async fn create(request: &mut Request) -> Result<Answer> {
     let options = WriteOptions::read(request, "CreateOptions", None)?;
     let mut first = Some(read(request, &options)?);
     carry_out(request, options.dry_run, |request, view| {
-        let object = match first.take() {
+        let mut object = match first.take() {
             Some(object) => object,
             None => again(request, |request| read(request, &options))?,
         };
+        fields::manage(request, &options, Face::Main, None, &mut object);
         decide(request, view, &options, object)
     })
     .await
@@ -70,7 +72,7 @@ pub fn decide(request: &mut Request, view: &View, options: &WriteOptions, mut ob
     let claims = services::create(request, view, &mut object, options.dry_run)?;
     rules.prepare_create(&mut object);
     if &*resource.kind == "CertificateSigningRequest" {
-        let User { name, uid, groups, extra } = &*request.user;
+        let User { name, uid, groups, extra } = &request.user;
         CertificateSigningRequest::set_requester(&mut object, name, uid, groups, json!(extra));
     }
     if rules.counts_generation() {
@@ -82,7 +84,7 @@ pub fn decide(request: &mut Request, view: &View, options: &WriteOptions, mut ob
     meta::validate_create(rules, resource.namespaced, &object, &mut errors);
     rules.validate(&object, &mut errors);
     if !errors.is_empty() {
-        return Err(request.invalid(&name, errors));
+        return Err(ApiError::invalid(rules.group(), rules.kind(), &name, &errors.0));
     }
     request.warnings.extend(rules.warnings(&object, None));
     let validated = admission::validate(request, view, write, &object)?;

@@ -4,10 +4,10 @@
 //! into the representation that the client accepts.
 
 pub mod commit;
-pub mod connect;
 pub mod create;
 pub mod delete;
 pub mod delete_collection;
+pub mod fields;
 pub mod get;
 pub mod input;
 pub mod list;
@@ -28,9 +28,8 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::auth::User;
-use crate::codec::{Target, decode_untyped};
+use crate::codec::Target;
 use crate::discovery::{Registry, Resource, Subresource, Verbs};
-use crate::field::Errors;
 use crate::kinds::{self, Kind};
 use crate::request::{Accept, Query, RequestInfo, Verb};
 use crate::schema::{Node, builtin};
@@ -42,7 +41,7 @@ pub struct Request {
     pub server: Arc<Server>,
     pub info: RequestInfo,
     pub resource: Arc<Resource>,
-    pub user: Arc<User>,
+    pub user: User,
     pub query: Query,
     pub headers: HeaderMap,
     pub accept: Accept,
@@ -82,18 +81,6 @@ impl Request {
         let stored = self.resource.stored.as_ref();
         let node = stored.and_then(|gvk| builtin().kind(&gvk.group, &gvk.version, &gvk.kind));
         node.ok_or_else(|| ApiError::internal(format!("kind {} is not stored", self.resource.kind)))
-    }
-
-    /// The error for an object that is not valid. It names the stored kind, whichever face of it was sent.
-    pub fn invalid(&self, name: &str, mut errors: Errors) -> ApiError {
-        if let (Ok(given), Ok(node)) = (decode_untyped(&self.body), self.stored_node()) {
-            errors.show_as_given(&given, node);
-        }
-        ApiError::invalid(self.stored_group(), &self.resource.kind, name, &errors.0)
-    }
-
-    fn stored_group(&self) -> &str {
-        self.resource.stored.as_ref().map_or(&self.resource.group, |stored| &stored.group)
     }
 
     /// A request like this one about another object of the namespace, without a body.
@@ -167,14 +154,9 @@ pub enum Object {
 }
 
 pub enum Answer {
-    Object {
-        code: u16,
-        object: Object,
-    },
+    Object { code: u16, object: Object },
     List(list::List),
     Watch(watch::Watch),
-    /// 204.
-    Nothing,
 }
 
 /// The bytes of a record, decoded in the stored version.
@@ -238,9 +220,6 @@ pub async fn run(request: &mut Request) -> Result<Answer> {
     if let Some(text) = kinds::find(&request.resource.group, &request.resource.kind).and_then(|kind| kind.deprecated())
     {
         request.warnings.push(text.to_owned());
-    }
-    if connect::CONNECTIONS.contains(&request.info.subresource.as_str()) {
-        return connect::connect(request).await;
     }
     match request.info.verb {
         Verb::Get => get::get(request).await,

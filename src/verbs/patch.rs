@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::commit::carry_out;
 use super::options::WriteOptions;
 use super::subresource::Face;
-use super::{Answer, Request, input, target, update};
+use super::{Answer, Request, fields, input, target, update};
 use crate::patch::{self, PatchKind};
 use crate::schema::builtin;
 use crate::status::{ApiError, Result};
@@ -38,5 +38,7 @@ fn patched(request: &mut Request, options: &WriteOptions, kind: PatchKind, face:
     let mut sent = patched.object;
     input::agree_on_namespace(request, &mut sent)?;
     input::agree_on_name(request, &sent)?;
-    face.take(request, sent, Some(old))
+    let mut object = face.take(request, sent, Some(old))?;
+    fields::manage(request, options, face, Some(old), &mut object);
+    Ok(object)
 }

@@ -8,7 +8,7 @@ use super::commit::{Plan, carry_out};
 use super::create::{self, again, expiry, parse_version};
 use super::options::WriteOptions;
 use super::subresource::Face;
-use super::{Answer, Request, decode_stored, delete, input, services, target};
+use super::{Answer, Request, decode_stored, delete, fields, input, services, target};
 use crate::admission::{self, Operation};
 use crate::codec::{canonicalize, encode_for_store};
 use crate::field::{Errors, Path};
@@ -30,6 +30,7 @@ pub async fn update(request: &mut Request) -> Result<Answer> {
         decide(request, view, &options, face, create, &uid, |request, old| {
             let mut object = face.take(request, sent, old)?;
             input::single_owners(&mut object, false, &mut request.warnings);
+            fields::manage(request, &options, face, old, &mut object);
             Ok(object)
         })
     })
@@ -104,7 +105,7 @@ pub fn decide(
     face.validate(rules, &object, &old, &mut errors);
     if !errors.is_empty() {
         let name = object.text_at(&["metadata", "name"]);
-        return Err(request.invalid(name, errors));
+        return Err(ApiError::invalid(rules.group(), rules.kind(), name, &errors.0));
     }
     request.warnings.extend(face.warnings(rules, &object, &old));
     let validated = admission::validate(request, view, write, &object)?;

@@ -125,6 +125,9 @@ impl Kind for DaemonSet {
             spec.set_default("revisionHistoryLimit", 10);
         }
         default_template(object);
+        if object.at(&["metadata", "annotations", TEMPLATE_GENERATION]).is_none() {
+            set_template_generation(object, 0);
+        }
     }
 
     fn prepare_create(&self, object: &mut Value) {
