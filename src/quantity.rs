@@ -154,6 +154,11 @@ impl Quantity {
         self.nanos.signum() as i32
     }
 
+    /// The sum, in the format of this one.
+    pub fn plus(&self, other: &Quantity) -> Quantity {
+        Quantity { nanos: self.nanos.saturating_add(other.nanos), format: self.format }
+    }
+
     /// In whole units, rounded away from zero.
     pub fn value(&self) -> i64 {
         self.rounded(NANO)

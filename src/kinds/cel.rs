@@ -71,13 +71,15 @@ pub enum Output {
     StringOrNull,
     Object,
     Patches,
+    /// Whether a device is wanted.
+    Selected,
 }
 
 impl Output {
     fn wrong(self, found: Type) -> Option<String> {
         let (fits, wanted): (&[Type], _) = match self {
             Output::Any => return None,
-            Output::Bool => (&[Type::Bool], "bool"),
+            Output::Bool | Output::Selected => (&[Type::Bool], "bool"),
             Output::String => (&[Type::String], "string"),
             Output::StringOrNull => (&[Type::String, Type::Null], "one of [string null_type]"),
             Output::Object => (&[Type::Object], "Object"),
@@ -86,6 +88,7 @@ impl Output {
         let name = found.name().filter(|_| !fits.contains(&found))?;
         Some(match self {
             Output::StringOrNull => format!("must evaluate to {wanted}"),
+            Output::Selected => format!("must evaluate to {wanted} or the unknown type, not {name}"),
             _ => format!("must evaluate to {wanted} but got {name}"),
         })
     }

@@ -36,6 +36,10 @@ const OPEN: &[&str] = &[
     "ReplicationController",
     // Nor a certificate bundle of no bytes.
     "ValidatingWebhookConfiguration",
+    // Within a spec that is shown whole, `[]` reads as none; and a patch that brings raw JSON into another spelling
+    // changes nothing here.
+    "ResourceClaim",
+    "ResourceClaimTemplate",
 ];
 
 /// A scenario in which it shows that `[]` is the same as nothing here.

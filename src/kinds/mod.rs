@@ -19,6 +19,8 @@ pub mod cel;
 pub mod certificates;
 pub mod config;
 pub mod coordination;
+pub mod device_claims;
+pub mod device_slices;
 pub mod diff;
 pub mod endpoints;
 pub mod events;
@@ -228,6 +230,8 @@ static TABLE: LazyLock<HashMap<(&'static str, &'static str), &'static dyn Kind>>
         certificates::KINDS,
         config::KINDS,
         coordination::KINDS,
+        device_claims::KINDS,
+        device_slices::KINDS,
         endpoints::KINDS,
         events::KINDS,
         flowcontrol::KINDS,

@@ -142,6 +142,20 @@ pub fn condition_reason(text: &str) -> Vec<String> {
     )]
 }
 
+/// A name as C has them.
+pub fn c_identifier(text: &str) -> Vec<String> {
+    let word = |b: u8| b.is_ascii_alphanumeric() || b == b'_';
+    if text.bytes().all(word) && text.starts_with(|c: char| c == '_' || c.is_ascii_alphabetic()) {
+        return Vec::new();
+    }
+    vec![regex_message(
+        "a valid C identifier must start with alphabetic character or '_', followed by a string of alphanumeric \
+         characters or '_'",
+        "[A-Za-z_][A-Za-z0-9_]*",
+        &["my_name", "MY_NAME", "MyName"],
+    )]
+}
+
 pub fn wildcard_dns_subdomain(text: &str) -> Vec<String> {
     let mut messages = too_long(text, 253);
     if !text.strip_prefix("*.").is_some_and(is_subdomain) {
