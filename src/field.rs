@@ -4,6 +4,8 @@ use std::fmt;
 
 use serde_json::Value;
 
+use crate::schema::{Node, Type};
+
 /// Where a field stands, without allocating until it is printed: `spec.containers[0].ports[1].name`.
 #[derive(Clone, Copy)]
 pub struct Path<'a> {
@@ -239,6 +241,19 @@ pub fn aggregate<T: ToString>(errors: &[T]) -> String {
     if unique.len() == 1 { unique.remove(0) } else { format!("[{}]", unique.join(", ")) }
 }
 
+/// What stands at a path as it is printed, and what type it is of.
+fn lookup<'v>(value: &'v Value, node: Node<'_>, path: &str) -> Option<(&'v Value, Type)> {
+    let steps = path.split(['.', '[']).map(|step| step.trim_end_matches(']')).filter(|step| !step.is_empty());
+    let (value, node) = steps.fold(Some((value, node)), |at, step| {
+        let (value, node) = at?;
+        match value {
+            Value::Array(items) => Some((items.get(step.parse::<usize>().ok()?)?, node.item()?)),
+            other => Some((other.get(step)?, node.field(step)?)),
+        }
+    })?;
+    Some((value, node.ty()))
+}
+
 /// The errors found so far.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub struct Errors(pub Vec<Error>);
@@ -250,6 +265,18 @@ impl Errors {
 
     pub fn push(&mut self, kind: ErrorKind, path: &Path<'_>, value: impl Shown, detail: impl Into<String>) {
         self.0.push(Error { kind, field: path.to_string(), value: value.shown(), detail: detail.into() });
+    }
+
+    /// Shows the maps and lists that were given empty as they were given. Objects don't tell them from nothing,
+    /// messages do.
+    pub fn show_as_given(&mut self, given: &Value, node: Node<'_>) {
+        for error in self.0.iter_mut().filter(|error| error.value == "null") {
+            match lookup(given, node, &error.field) {
+                Some((Value::Object(map), Type::Map(_))) if map.is_empty() => error.value = "{}".to_owned(),
+                Some((Value::Array(list), Type::List(_))) if list.is_empty() => error.value = "[]".to_owned(),
+                _ => {}
+            }
+        }
     }
 
     pub fn required(&mut self, path: &Path<'_>, detail: impl Into<String>) {
@@ -310,6 +337,19 @@ mod tests {
         assert_eq!(key.key("a/b").to_string(), "spec.containers[0].labels[a/b]");
         let root = Path::new("");
         assert_eq!(root.child("data").to_string(), "data");
+    }
+
+    #[test]
+    fn what_was_given_is_shown() {
+        let mut errors = Errors::default();
+        let (metadata, spec) = (Path::new("metadata"), Path::new("spec"));
+        for path in [metadata.child("labels"), metadata.child("annotations"), spec] {
+            errors.invalid(&path, Raw("null".into()), "");
+        }
+        let node = crate::schema::builtin().kind("", "v1", "Pod").expect("Pod");
+        errors.show_as_given(&serde_json::json!({"metadata": {"labels": {}}, "spec": {}}), node);
+        let shown: Vec<&str> = errors.0.iter().map(|error| &*error.value).collect();
+        assert_eq!(shown, ["{}", "null", "null"]);
     }
 
     #[test]

@@ -1,2 +1,9 @@
+//! The `kontiki` binary.
 #![forbid(unsafe_code)]
-fn main() {}
+
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
+fn main() -> std::process::ExitCode {
+    kontiki::cli::run()
+}

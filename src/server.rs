@@ -9,7 +9,10 @@ use ipnet::IpNet;
 use kontiki_raft::Replica;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::{Authenticator, Authorizer};
 use crate::discovery::Registry;
+use crate::health::Health;
+use crate::serve::InFlight;
 
 /// What flags decide about requests; see `kontiki serve --help` for the flags.
 #[derive(Debug, Clone)]
@@ -45,7 +48,13 @@ pub struct Server {
     pub replica: Replica,
     pub registry: ArcSwap<Registry>,
     pub settings: Settings,
-    /// Cancelled when the server begins to stop: watches end, `/readyz` fails.
+    /// Where other machines reach this replica: address and port.
+    pub address: String,
+    pub authenticator: Authenticator,
+    pub authorizer: Authorizer,
+    pub health: Health,
+    pub inflight: InFlight,
+    /// Cancelled when the server stops: watches end, connections take no more requests.
     pub stopping: CancellationToken,
 }
 

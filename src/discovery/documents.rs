@@ -99,7 +99,7 @@ pub fn version() -> Value {
         "emulationMinor": "36",
         "minCompatibilityMajor": "1",
         "minCompatibilityMinor": "35",
-        "gitVersion": concat!("v1.36.2+kontiki-", env!("CARGO_PKG_VERSION")),
+        "gitVersion": crate::version::GIT,
         "gitCommit": "",
         "gitTreeState": "",
         "buildDate": "1970-01-01T00:00:00Z",

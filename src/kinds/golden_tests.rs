@@ -28,13 +28,7 @@ use crate::status::ApiError;
 const OPEN: &[&str] = &[
     // Its addresses and ports are claimed beside these rules.
     "Service",
-    // The decoder does not tell `{}` and `[]` from nothing, which these show.
-    "Deployment",
-    "HorizontalPodAutoscaler",
-    "PersistentVolume",
-    "ReplicaSet",
-    "ReplicationController",
-    // Nor a certificate bundle of no bytes.
+    // The decoder does not tell a certificate bundle of no bytes from none.
     "ValidatingWebhookConfiguration",
     // Within a spec that is shown whole, `[]` reads as none; and a patch that brings raw JSON into another spelling
     // changes nothing here.
@@ -160,8 +154,9 @@ impl Subject {
         Ok((object, warnings))
     }
 
-    fn finish(&self, mut object: Value, warnings: Vec<String>, errors: &Errors) -> Answer {
+    fn finish(&self, mut object: Value, warnings: Vec<String>, mut errors: Errors, body: &Value) -> Answer {
         if !errors.is_empty() {
+            errors.show_as_given(body, self.node(&object));
             let name = object.text_at(&["metadata", "name"]);
             let group = object.text_at(&["apiVersion"]).split_once('/').map_or("", |(group, _)| group);
             return Err(ApiError::invalid(group, &self.kind, name, &errors.0));
@@ -201,7 +196,7 @@ impl Subject {
         self.rules.validate(&object, &mut errors);
         meta::validate_create(self.rules, place.namespaced(), &object, &mut errors);
         warnings.extend(self.rules.warnings(&object, None));
-        self.finish(object, warnings, &errors)
+        self.finish(object, warnings, errors, body)
     }
 
     fn update(&self, place: &Place, body: &Value, old: &Value) -> Answer {
@@ -241,7 +236,7 @@ impl Subject {
             self.rules.validate_update(&object, &old, &mut errors);
             warnings.extend(self.rules.warnings(&object, Some(&old)));
         }
-        self.finish(object, warnings, &errors)
+        self.finish(object, warnings, errors, body)
     }
 }
 

@@ -152,6 +152,11 @@ pub trait Kind: Sync {
         false
     }
 
+    /// Why the object of this name can't be deleted.
+    fn undeletable(&self, _name: &str) -> Option<&'static str> {
+        None
+    }
+
     /// How many seconds an object of this kind is given to go away, when so many are asked for; none where it goes at
     /// once. 0 is an answer too: it is marked before it goes.
     fn grace(&self, _object: &Value, _asked: Option<i64>) -> Option<i64> {

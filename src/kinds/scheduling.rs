@@ -90,6 +90,11 @@ impl Kind for PriorityClass {
         meta::immutable(errors, &Path::new(policy[0]), object.at(&policy), old.at(&policy));
     }
 
+    fn undeletable(&self, name: &str) -> Option<&'static str> {
+        let system = SYSTEM_CLASSES.iter().any(|(known, _)| *known == name);
+        system.then_some("this is a system priority class and cannot be deleted")
+    }
+
     fn meta_looks(&self) -> meta::MetaLooks {
         meta::MetaLooks { finalizers: true, change: true, whole: false }
     }

@@ -161,7 +161,14 @@ fn replay(scenario: &Value, wrong: &mut Vec<String>) -> usize {
                 Err(error) if error.message.contains("apiVersion") && before.at(&["metadata", "uid"]).is_none() => {}
                 Err(error) => {
                     checked += 1;
-                    if error.to_status() != answer {
+                    // An object whose answer is not recorded lacks what the server sets, so its text is not quoted alike.
+                    let made_here = before.at(&["metadata", "uid"]).is_none();
+                    let why = |message: &str| message.rsplit("}\": ").next().unwrap_or_default().to_owned();
+                    let same = match made_here {
+                        true => why(&error.message) == why(answer.text_at(&["message"])),
+                        false => error.to_status() == answer,
+                    };
+                    if !same {
                         wrong.push(format!("{name} {shown}:\n  {}\n  {answer}", error.to_status()));
                     }
                 }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue, RETRY_AFTER, VARY, WARNING};
 use http::{Response, StatusCode};
+use serde_json::Value;
 
 pub use body::Body;
 pub use represent::Representation;
@@ -62,6 +63,11 @@ fn respond(request: &Request, answer: Answer) -> Result<Response<Body>> {
             let bytes = representation.list(list)?;
             Ok(whole(200, representation.content_type(), bytes, gzip))
         }
+        Answer::Nothing => {
+            let mut response = Response::new(Body::full(Bytes::new()));
+            *response.status_mut() = StatusCode::NO_CONTENT;
+            Ok(response)
+        }
         Answer::Watch(watch) => {
             let content_type = representation.watch_content_type()?;
             Ok(with_type(200, content_type, Body::watch(representation, watch)))
@@ -71,14 +77,18 @@ fn respond(request: &Request, answer: Answer) -> Result<Response<Body>> {
 
 /// A `Status` object. Errors are told in the representation that was asked for, or else in JSON.
 pub fn failure(error: &ApiError, accept: Accept, query: &Query, headers: &HeaderMap) -> Response<Body> {
-    let status = error.to_status();
-    let (content_type, bytes) = represent::plain(accept.media, &status, pretty(accept, query, headers));
-    let mut response = whole(error.code, content_type, bytes, false);
+    let mut response = document(error.code, &error.to_status(), accept, query, headers);
     let seconds = error.details.as_ref().map_or(0, |details| details.retry_after_seconds);
     if seconds > 0 {
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
     }
     response
+}
+
+/// A document that is no object of a resource.
+pub fn document(code: u16, value: &Value, accept: Accept, query: &Query, headers: &HeaderMap) -> Response<Body> {
+    let (content_type, bytes) = represent::plain(accept.media, value, pretty(accept, query, headers));
+    whole(code, content_type, bytes, accepts_gzip(headers))
 }
 
 /// A response whose body is known as a whole.

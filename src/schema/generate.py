@@ -49,6 +49,9 @@ PACKAGES = {
 }
 IMPORTS = {"k8s.io/" + path: name for path, name in PACKAGES.items()}
 
+# Lists that are told apart from none when they are empty, as what a pointer points to is.
+EMPTY_COUNTS = {("autoscaling/v2.HPAScalingRules", "policies")}
+
 # Types that read and write themselves: one letter each.
 SPECIAL = {
     "resource.Quantity": "q",
@@ -254,6 +257,10 @@ class Table:
             words.append("D=" + json.dumps(said["default"], separators=(",", ":")))
         return " ".join(words)
 
+    def told(self, struct, line):
+        name, kind, rest = line.split(" ", 2)
+        return f"{name} {kind} * {rest}" if (struct, name) in EMPTY_COUNTS else line
+
     def write(self, out):
         kinds = []
         for package in PACKAGES.values():
@@ -284,7 +291,7 @@ class Table:
             embedded = list(self.embedded(struct))
             if embedded:
                 head += " embeds=" + ",".join(embedded)
-            blocks[struct] = [head] + [" " + line for line in self.fields(struct)]
+            blocks[struct] = [head] + [" " + self.told(struct, line) for line in self.fields(struct)]
         for group, version, name, struct in sorted(kinds):
             print("kind", group, version, name, struct, file=out)
         for struct in sorted(blocks):

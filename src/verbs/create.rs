@@ -72,7 +72,7 @@ pub fn decide(request: &mut Request, view: &View, options: &WriteOptions, mut ob
     let claims = services::create(request, view, &mut object, options.dry_run)?;
     rules.prepare_create(&mut object);
     if &*resource.kind == "CertificateSigningRequest" {
-        let User { name, uid, groups, extra } = &request.user;
+        let User { name, uid, groups, extra } = &*request.user;
         CertificateSigningRequest::set_requester(&mut object, name, uid, groups, json!(extra));
     }
     if rules.counts_generation() {
@@ -84,7 +84,7 @@ pub fn decide(request: &mut Request, view: &View, options: &WriteOptions, mut ob
     meta::validate_create(rules, resource.namespaced, &object, &mut errors);
     rules.validate(&object, &mut errors);
     if !errors.is_empty() {
-        return Err(ApiError::invalid(rules.group(), rules.kind(), &name, &errors.0));
+        return Err(request.invalid(&name, errors));
     }
     request.warnings.extend(rules.warnings(&object, None));
     let validated = admission::validate(request, view, write, &object)?;

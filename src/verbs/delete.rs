@@ -43,6 +43,9 @@ const FOREGROUND: &str = "foregroundDeletion";
 pub async fn delete(request: &mut Request) -> Result<Answer> {
     let options = DeleteOptions::read(request)?;
     warn_of_default(request, &options)?;
+    if let Some(why) = request.kind()?.undeletable(request.name()) {
+        return Err(ApiError::forbidden(&request.resource.group, &request.resource.plural, request.name(), why));
+    }
     carry(request, options).await
 }
 
@@ -94,7 +97,7 @@ fn decide(request: &mut Request, view: &View, options: &DeleteOptions) -> Result
     if namespace {
         check_namespace(options, &object)?;
     } else {
-        options.check(rules.group(), rules.kind(), &object)?;
+        options.check(request.stored_group(), rules.kind(), &object)?;
     }
     let write = admission::Write { operation: Operation::Delete, old: Some(&object) };
     admission::validate(request, view, write, &Value::Null)?;

@@ -4,6 +4,7 @@
 //! into the representation that the client accepts.
 
 pub mod commit;
+pub mod connect;
 pub mod create;
 pub mod delete;
 pub mod delete_collection;
@@ -28,8 +29,9 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use crate::auth::User;
-use crate::codec::Target;
+use crate::codec::{Target, decode_untyped};
 use crate::discovery::{Registry, Resource, Subresource, Verbs};
+use crate::field::Errors;
 use crate::kinds::{self, Kind};
 use crate::request::{Accept, Query, RequestInfo, Verb};
 use crate::schema::{Node, builtin};
@@ -41,7 +43,7 @@ pub struct Request {
     pub server: Arc<Server>,
     pub info: RequestInfo,
     pub resource: Arc<Resource>,
-    pub user: User,
+    pub user: Arc<User>,
     pub query: Query,
     pub headers: HeaderMap,
     pub accept: Accept,
@@ -81,6 +83,18 @@ impl Request {
         let stored = self.resource.stored.as_ref();
         let node = stored.and_then(|gvk| builtin().kind(&gvk.group, &gvk.version, &gvk.kind));
         node.ok_or_else(|| ApiError::internal(format!("kind {} is not stored", self.resource.kind)))
+    }
+
+    /// The error for an object that is not valid. It names the stored kind, whichever face of it was sent.
+    pub fn invalid(&self, name: &str, mut errors: Errors) -> ApiError {
+        if let (Ok(given), Ok(node)) = (decode_untyped(&self.body), self.stored_node()) {
+            errors.show_as_given(&given, node);
+        }
+        ApiError::invalid(self.stored_group(), &self.resource.kind, name, &errors.0)
+    }
+
+    fn stored_group(&self) -> &str {
+        self.resource.stored.as_ref().map_or(&self.resource.group, |stored| &stored.group)
     }
 
     /// A request like this one about another object of the namespace, without a body.
@@ -154,9 +168,14 @@ pub enum Object {
 }
 
 pub enum Answer {
-    Object { code: u16, object: Object },
+    Object {
+        code: u16,
+        object: Object,
+    },
     List(list::List),
     Watch(watch::Watch),
+    /// 204.
+    Nothing,
 }
 
 /// The bytes of a record, decoded in the stored version.
@@ -220,6 +239,9 @@ pub async fn run(request: &mut Request) -> Result<Answer> {
     if let Some(text) = kinds::find(&request.resource.group, &request.resource.kind).and_then(|kind| kind.deprecated())
     {
         request.warnings.push(text.to_owned());
+    }
+    if connect::CONNECTIONS.contains(&request.info.subresource.as_str()) {
+        return connect::connect(request).await;
     }
     match request.info.verb {
         Verb::Get => get::get(request).await,

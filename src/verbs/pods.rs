@@ -16,10 +16,11 @@ use crate::codec::{canonicalize, encode_for_store};
 use crate::discovery::Resource;
 use crate::field::{self, Errors};
 use crate::kinds::pods::subresources::{bind, set_condition};
+use crate::kinds::workloads::budgets;
 use crate::kinds::{self, selector};
 use crate::object::Fields;
 use crate::schema::{self, Node};
-use crate::status::{ApiError, Cause, Details, Result};
+use crate::status::{ApiError, Result};
 use crate::time;
 
 /// `Binding`s: posted to a pod, or to the resource of that name.
@@ -110,7 +111,7 @@ pub async fn eviction(request: &mut Request) -> Result<Answer> {
         admission::mutate(request, view, write, &mut eviction.clone())?;
         let (_, pod) = found(request, view)?;
         delete.check("", "Pod", &pod)?;
-        if needs_no_budget(&pod) { Ok(Plan::new(success(), None)) } else { spend_budget(request, view, &pod) }
+        if budgets::disrupts_nothing(&pod) { Ok(Plan::new(success(), None)) } else { spend_budget(request, view, &pod) }
     })
     .await?;
     let mut next = Next::Nothing;
@@ -146,15 +147,6 @@ fn found(request: &Request, view: &View) -> Result<(Arc<Record>, Value)> {
     Ok((record.clone(), decode_stored(record)?))
 }
 
-/// A pod that has ended, has not begun, or is going anyway disrupts nothing.
-fn needs_no_budget(pod: &Value) -> bool {
-    matches!(pod.text_at(&["status", "phase"]), "Succeeded" | "Failed" | "Pending")
-        || pod.at(&["metadata", "deletionTimestamp"]).is_some()
-}
-
-/// The most pods whose eviction the budget's controller may not have seen yet.
-const MOST_DISRUPTED: usize = 2000;
-
 /// Takes one disruption from the budget that the pod is under, if it is under one.
 fn spend_budget(request: &Request, view: &View, pod: &Value) -> Result<Plan> {
     let unlimited = Plan::new(success(), None);
@@ -174,59 +166,11 @@ fn spend_budget(request: &Request, view: &View, pod: &Value) -> Result<Plan> {
         found = Some((record, budget));
     }
     let Some((record, mut budget)) = found else { return Ok(unlimited) };
-    let count = |budget: &Value, field: &str| budget.int_at(&["status", field]).unwrap_or_default();
-    if !is_ready(pod) {
-        let healthy = count(&budget, "currentHealthy") >= count(&budget, "desiredHealthy");
-        let always = budget.text_at(&["spec", "unhealthyPodEvictionPolicy"]) == "AlwaysAllow";
-        // A pod that isn't ready counts for nothing, as long as the others are enough.
-        if always || healthy && count(&budget, "desiredHealthy") > 0 {
-            return Ok(unlimited);
-        }
+    if !budgets::spend(&mut budget, pod, &time::now())? {
+        return Ok(unlimited);
     }
-    let name = budget.text_at(&["metadata", "name"]).to_owned();
-    if count(&budget, "observedGeneration") < budget.int_at(&["metadata", "generation"]).unwrap_or_default() {
-        return Err(refused(format!("The disruption budget {name} is still being processed by the server."), 10));
-    }
-    let forbidden = |why: &str| Err(ApiError::forbidden("policy", "poddisruptionbudget", &name, why));
-    let allowed = count(&budget, "disruptionsAllowed");
-    if allowed < 0 {
-        return forbidden("pdb disruptions allowed is negative");
-    }
-    if budget.map_at(&["status", "disruptedPods"]).is_some_and(|pods| pods.len() > MOST_DISRUPTED) {
-        return forbidden("DisruptedPods map too big - too many evictions not confirmed by PDB controller");
-    }
-    if allowed == 0 {
-        let (desired, current) = (count(&budget, "desiredHealthy"), count(&budget, "currentHealthy"));
-        let why = format!("The disruption budget {name} needs {desired} healthy pods and has {current} currently");
-        return Err(refused(why, 0));
-    }
-    budget.set(&["status", "disruptionsAllowed"], allowed - 1);
-    if allowed == 1 {
-        let observed = count(&budget, "observedGeneration");
-        let exhausted = json!({
-            "type": "DisruptionAllowed",
-            "status": "False",
-            "observedGeneration": observed,
-            "reason": "InsufficientPods",
-            "message": "",
-        });
-        set_condition(&mut budget, exhausted);
-    }
-    // The controller counts the pod as gone until it is, or until it has taken too long.
-    budget.set(&["status", "disruptedPods", pod.text_at(&["metadata", "name"])], time::now());
     let (value, revision_at) = encode_for_store(&budget);
     let mut plan = unlimited.on(Condition::At(record.key.clone(), record.modified));
     plan.put(record.key.clone(), value.into(), revision_at, None);
     Ok(plan)
-}
-
-fn is_ready(pod: &Value) -> bool {
-    let conditions = pod.list_at(&["status", "conditions"]);
-    conditions.iter().any(|c| c.text_at(&["type"]) == "Ready" && c.text_at(&["status"]) == "True")
-}
-
-fn refused(why: String, retry_after_seconds: u32) -> ApiError {
-    let cause = Cause { reason: "DisruptionBudget".to_owned(), message: why, field: String::new() };
-    ApiError::new(429, "TooManyRequests", "Cannot evict pod as it would violate the pod's disruption budget.")
-        .with_details(Details { causes: vec![cause], retry_after_seconds, ..Details::default() })
 }

@@ -105,7 +105,7 @@ pub fn decide(
     face.validate(rules, &object, &old, &mut errors);
     if !errors.is_empty() {
         let name = object.text_at(&["metadata", "name"]);
-        return Err(ApiError::invalid(rules.group(), rules.kind(), name, &errors.0));
+        return Err(request.invalid(name, errors));
     }
     request.warnings.extend(face.warnings(rules, &object, &old));
     let validated = admission::validate(request, view, write, &object)?;

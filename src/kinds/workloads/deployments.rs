@@ -9,7 +9,7 @@ use super::{
 };
 use crate::field::{Errors, Path};
 use crate::kinds::go_shape::{self, Part, Shape};
-use crate::kinds::{Kind, Selectable, copy_field, meta, pods, selector};
+use crate::kinds::{Kind, NameForm, Selectable, copy_field, meta, names, pods, selector};
 use crate::object::Fields;
 
 pub static KINDS: &[&dyn Kind] = &[&Deployment, &ReplicaSet, &ReplicationController, &ControllerRevision];
@@ -272,6 +272,11 @@ impl Kind for ReplicationController {
         "ReplicationController"
     }
 
+    /// Its generated name is looked at, but not what it is generated from.
+    fn name_form(&self) -> NameForm {
+        NameForm::Own
+    }
+
     fn counts_generation(&self) -> bool {
         true
     }
@@ -303,6 +308,14 @@ impl Kind for ReplicationController {
     }
 
     fn validate(&self, object: &Value, errors: &mut Errors) {
+        let name = object.text_at(&["metadata", "name"]);
+        if !name.is_empty() {
+            let metadata = Path::new("metadata");
+            let messages = names::dns_subdomain(name).into_iter();
+            // Upstream checks this name by its newer, declarative rules, which count bytes.
+            let messages = messages.map(|message| message.replace("253 characters", "253 bytes")).collect();
+            names::invalid_each(errors, &metadata.child("name"), name, messages);
+        }
         let spec = &object["spec"];
         let path = Path::new("spec");
         nonnegative_fields(errors, &path, spec, &["replicas", "minReadySeconds"]);

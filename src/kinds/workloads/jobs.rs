@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::{check_labels, cron, job_status, name_warning, nonnegative_fields};
 use crate::field::{Errors, Path, Raw};
@@ -466,7 +466,9 @@ impl Job {
         for path in [&["nodeSelector"][..], &["tolerations"], &["schedulingGates"], &["affinity", "nodeAffinity"]] {
             allow(path);
         }
-        if new.at(&["affinity"]).is_none() && expected.map_at(&["affinity"]).is_some_and(|map| map.is_empty()) {
+        if new.at(&["affinity"]).is_some() {
+            expected.make_map(&["affinity"]);
+        } else if expected.map_at(&["affinity"]).is_some_and(|map| map.is_empty()) {
             expected.take_at(&["affinity"]);
         }
         for list in ["containers", "initContainers"] {
@@ -730,6 +732,7 @@ impl Kind for CronJob {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     fn job(spec: Value) -> Value {
         let mut job = json!({"metadata": {"name": "a", "uid": "u"}, "spec": spec});

@@ -1,0 +1,139 @@
+//! Authentication: client certificates, bearer tokens, or else nobody in particular.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+
+use http::HeaderMap;
+use http::header::AUTHORIZATION;
+use rustls::RootCertStore;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use sha2::{Digest, Sha256};
+use x509_parser::prelude::{FromDer, X509Certificate};
+
+use super::{ANONYMOUS, UNAUTHENTICATED, User, tokens};
+use crate::config::{Authentication, ConfigError};
+use crate::status::{ApiError, Result};
+
+/// What is known of a connection.
+pub struct Peer {
+    pub address: SocketAddr,
+    /// The client's certificate: whom it names, or that it names nobody.
+    certificate: Option<Certificate>,
+}
+
+enum Certificate {
+    /// Good until then (Unix seconds).
+    Good(Arc<User>, i64),
+    Bad,
+}
+
+pub struct Authenticator {
+    anonymous: Option<Arc<User>>,
+    certificates: Arc<dyn ClientCertVerifier>,
+    tokens: tokens::Tokens,
+}
+
+impl Authenticator {
+    /// `authority` is the cluster's own, PEM; its client certificates are always let in.
+    pub fn new(config: &Authentication, authority: &str) -> std::result::Result<Authenticator, ConfigError> {
+        let mut roots = RootCertStore::empty();
+        for der in CertificateDer::pem_slice_iter(authority.as_bytes()).flatten() {
+            roots.add_parsable_certificates([der]);
+        }
+        if let Some(path) = &config.client_ca_file {
+            add_authorities(&mut roots, path)?;
+        }
+        let certificates = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(|e| ConfigError {
+            flag: "--client-ca-file",
+            problem: e.to_string(),
+            fix: "give a file with at least one certificate of an authority".into(),
+        })?;
+        let anonymous = User { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()], ..User::default() };
+        Ok(Authenticator {
+            anonymous: config.anonymous.then(|| Arc::new(anonymous)),
+            certificates,
+            tokens: config.token_file.as_deref().map(tokens::read).transpose()?.unwrap_or_default(),
+        })
+    }
+
+    /// Checks the certificate of a new connection once for all its requests.
+    pub fn peer(&self, address: SocketAddr, chain: Option<&[CertificateDer<'_>]>) -> Peer {
+        let certificate = chain.and_then(<[_]>::split_first).and_then(|(own, issuers)| {
+            match self.certificates.verify_client_cert(own, issuers, UnixTime::now()) {
+                Ok(_) => named_by(own),
+                Err(error) => {
+                    tracing::debug!(%address, %error, "client certificate");
+                    Some(Certificate::Bad)
+                }
+            }
+        });
+        Peer { address, certificate }
+    }
+
+    /// What the verification of handshake signatures and the choice of certificates to ask for go by.
+    pub fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
+        self.certificates.clone()
+    }
+
+    pub fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Result<Arc<User>> {
+        if let Some(Certificate::Good(user, until)) = &peer.certificate
+            && *until > UnixTime::now().as_secs() as i64
+        {
+            return Ok(user.clone());
+        }
+        if let Some(token) = bearer_token(headers) {
+            return self.tokens.get(token).cloned().ok_or_else(ApiError::unauthorized);
+        }
+        match (&self.anonymous, &peer.certificate) {
+            // Whoever shows something that is not good doesn't get in without it.
+            (Some(user), None) => Ok(user.clone()),
+            _ => Err(ApiError::unauthorized()),
+        }
+    }
+}
+
+fn bearer_token(headers: &HeaderMap) -> Option<&str> {
+    let mut words = headers.get(AUTHORIZATION)?.to_str().ok()?.trim().split(' ');
+    words.next().filter(|scheme| scheme.eq_ignore_ascii_case("bearer"))?;
+    words.next().filter(|token| !token.is_empty())
+}
+
+fn add_authorities(roots: &mut RootCertStore, path: &Path) -> std::result::Result<(), ConfigError> {
+    let error = |problem: String, fix: &str| ConfigError {
+        flag: "--client-ca-file",
+        problem: format!("{}: {problem}", path.display()),
+        fix: fix.into(),
+    };
+    let iter = CertificateDer::pem_file_iter(path).map_err(|e| error(e.to_string(), "give a file that can be read"))?;
+    for der in iter {
+        let der = der.map_err(|e| error(e.to_string(), "give certificates in PEM"))?;
+        roots.add(der).map_err(|e| error(e.to_string(), "give certificates of authorities"))?;
+    }
+    Ok(())
+}
+
+/// The user that a certificate names, if it does: the common name, in the groups that are its organizations.
+fn named_by(certificate: &CertificateDer<'_>) -> Option<Certificate> {
+    // RFC 4519 has no attribute for it; Kubernetes uses one of its own.
+    const UID: &str = "1.3.6.1.4.1.57683.2";
+    let (_, parsed) = X509Certificate::from_der(certificate).ok()?;
+    let subject = parsed.subject();
+    let name = subject.iter_common_name().next()?.as_str().ok()?.to_owned();
+    if name.is_empty() {
+        return None;
+    }
+    let uid = subject.iter_attributes().find(|attribute| attribute.attr_type().to_id_string() == UID);
+    let fingerprint: String = Sha256::digest(certificate).iter().map(|byte| format!("{byte:02x}")).collect();
+    let credential = vec![format!("X509SHA256={fingerprint}")];
+    let user = User {
+        name,
+        uid: uid.and_then(|uid| uid.as_str().ok()).unwrap_or_default().to_owned(),
+        groups: subject.iter_organization().filter_map(|group| group.as_str().ok()).map(str::to_owned).collect(),
+        extra: [("authentication.kubernetes.io/credential-id".to_owned(), credential)].into(),
+    };
+    Some(Certificate::Good(Arc::new(user.authenticated()), parsed.validity().not_after.timestamp()))
+}

@@ -1,0 +1,88 @@
+//! The command line: `kontiki serve`, `pki init`, `status`, `version`.
+
+mod foreign;
+mod pki;
+mod serve;
+mod status;
+mod version;
+
+use std::process::ExitCode;
+
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
+
+pub use serve::{AuthorizationMode, ServeFlags, TlsVersion};
+
+/// A Kubernetes API server whose replicas are their own consensus store.
+#[derive(Parser)]
+#[command(
+    name = "kontiki",
+    disable_version_flag = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    after_help = "Examples:\n  \
+    # One replica, on an empty or an existing directory\n  \
+    kontiki serve --data-dir ./data --secure-port 6443\n  \
+    export KUBECONFIG=./data/admin.kubeconfig\n\n  \
+    # The first of three replicas\n  \
+    kontiki pki init --pki-dir ./pki\n  \
+    kontiki serve --name n1 --data-dir ./n1 --secure-port 6443 --pki-dir ./pki --peer-address 127.0.0.1:7001 \\\n      \
+    --initial-cluster n1=127.0.0.1:7001,n2=127.0.0.1:7002,n3=127.0.0.1:7003\n\n  \
+    # How the replicas are\n  \
+    kontiki status\n\n\
+    Use \"kontiki help <command>\" for more information about a command."
+)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run a replica of the control plane
+    Serve(Box<ServeFlags>),
+    /// Make the certificates and keys that several replicas share
+    Pki(pki::PkiCommand),
+    /// Show every replica: role, term, applied index and revision, lag, size
+    Status(status::StatusFlags),
+    /// Print the version
+    Version(version::VersionFlags),
+}
+
+/// Does what the command line says. What goes wrong is told on stderr.
+pub fn run() -> ExitCode {
+    let (arguments, ignored) = foreign::set_aside(std::env::args_os().collect());
+    let parsed = Cli::command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
+    let cli = match parsed {
+        Ok(cli) => cli,
+        Err(error) => {
+            let error = foreign::explain(error);
+            // Help that was asked for is no failure; clap knows.
+            let code = error.exit_code();
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(code).unwrap_or(1));
+        }
+    };
+    let result = match cli.command {
+        Command::Serve(flags) => serve::run(*flags, &ignored),
+        Command::Pki(command) => pki::run(command),
+        Command::Status(flags) => status::run(flags),
+        Command::Version(flags) => version::run(flags),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_definition_holds() {
+        Cli::command().debug_assert();
+    }
+}

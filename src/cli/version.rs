@@ -1,0 +1,30 @@
+//! `kontiki version`.
+
+use clap::{Args, ValueEnum};
+
+use crate::discovery::documents;
+use crate::version;
+
+#[derive(Args)]
+#[command(after_help = "Examples:\n  kontiki version\n  kontiki version -o json")]
+pub struct VersionFlags {
+    /// How to print it
+    #[arg(short, long, value_enum)]
+    output: Option<Output>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Output {
+    Json,
+}
+
+pub fn run(flags: VersionFlags) -> anyhow::Result<()> {
+    match flags.output {
+        None => println!("kontiki {} (Kubernetes {})", version::OWN, version::GIT),
+        Some(Output::Json) => {
+            let version = serde_json::json!({ "kontiki": version::OWN, "kubernetes": documents::version() });
+            println!("{}", serde_json::to_string_pretty(&version)?);
+        }
+    }
+    Ok(())
+}

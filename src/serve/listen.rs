@@ -1,0 +1,166 @@
+//! The listener: from a TCP connection to requests.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use http::{Request, Response};
+use hyper::body::Incoming;
+use hyper::rt::{Read, Write};
+use hyper::server::conn::{http1, http2};
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+use tokio::sync::Semaphore;
+use tokio_rustls::TlsAcceptor;
+
+use super::handle::handle;
+use crate::auth::Peer;
+use crate::metrics::METRICS;
+use crate::respond::Body;
+use crate::server::Server;
+
+const CONNECTIONS: usize = 16384;
+const BACKLOG: u32 = 1024;
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// To read the headers of the next request, the time that a connection is idle included.
+const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
+const HEADER_BYTES: usize = 64 << 10;
+/// What a client may send of one request, and of all on a connection, before it is read.
+const STREAM_WINDOW: u32 = 256 << 10;
+const CONNECTION_WINDOW: u32 = 2 << 20;
+/// What is kept of one response before the client has taken it.
+const SEND_BUFFER: usize = 256 << 10;
+
+pub fn bind(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(BACKLOG)
+}
+
+/// The connections that are open.
+#[derive(Clone)]
+pub struct Connections(Arc<Semaphore>);
+
+impl Connections {
+    pub fn new() -> Connections {
+        Connections(Arc::new(Semaphore::new(CONNECTIONS)))
+    }
+
+    pub fn open(&self) -> usize {
+        CONNECTIONS - self.0.available_permits()
+    }
+
+    /// Waits until there are none; no more are taken then.
+    pub async fn closed(&self) {
+        if let Ok(all) = self.0.acquire_many(CONNECTIONS as u32).await {
+            all.forget();
+        }
+    }
+}
+
+/// Accepts connections until the server stops.
+pub async fn serve(
+    server: Arc<Server>,
+    listener: TcpListener,
+    tls: TlsAcceptor,
+    streams: u32,
+    connections: Connections,
+) {
+    loop {
+        let Ok(permit) = connections.0.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            () = server.stopping.cancelled() => return,
+            accepted = listener.accept() => accepted,
+        };
+        let (stream, address) = match accepted {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                // Out of file descriptors, as a rule: to try again at once would only burn time.
+                tracing::warn!(%error, "a connection can't be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        let (server, tls) = (server.clone(), tls.clone());
+        tokio::spawn(async move {
+            connection(server, tls, stream, address, streams).await;
+            drop(permit);
+        });
+    }
+}
+
+async fn connection(server: Arc<Server>, tls: TlsAcceptor, stream: TcpStream, address: SocketAddr, streams: u32) {
+    let _ = stream.set_nodelay(true);
+    let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
+        Ok(Ok(stream)) => stream,
+        Ok(Err(error)) => {
+            METRICS.handshake_errors.inc();
+            tracing::debug!(%address, %error, "TLS handshake");
+            return;
+        }
+        Err(_) => {
+            METRICS.handshake_errors.inc();
+            tracing::debug!(%address, "the TLS handshake took too long");
+            return;
+        }
+    };
+    let session = stream.get_ref().1;
+    let peer = Arc::new(server.authenticator.peer(address, session.peer_certificates()));
+    let http2 = session.alpn_protocol() == Some(b"h2");
+    let served = match http2 {
+        true => serve_http2(server, peer, TokioIo::new(stream), streams).await,
+        false => serve_http1(server, peer, TokioIo::new(stream)).await,
+    };
+    if let Err(error) = served {
+        tracing::debug!(%address, %error, "connection");
+    }
+}
+
+async fn serve_http2<I>(server: Arc<Server>, peer: Arc<Peer>, io: I, streams: u32) -> hyper::Result<()>
+where
+    I: Read + Write + Unpin,
+{
+    let mut builder = http2::Builder::new(TokioExecutor::new());
+    builder
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(streams)
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(HEADER_BYTES as u32)
+        .keep_alive_interval(Duration::from_secs(30))
+        .keep_alive_timeout(Duration::from_secs(15));
+    let mut connection = std::pin::pin!(builder.serve_connection(io, service_fn(service(server.clone(), peer))));
+    tokio::select! {
+        result = connection.as_mut() => return result,
+        () = server.stopping.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+async fn serve_http1<I>(server: Arc<Server>, peer: Arc<Peer>, io: I) -> hyper::Result<()>
+where
+    I: Read + Write + Unpin + Send + 'static,
+{
+    let mut builder = http1::Builder::new();
+    builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_BYTES);
+    let mut connection = std::pin::pin!(builder.serve_connection(io, service_fn(service(server.clone(), peer))));
+    tokio::select! {
+        result = connection.as_mut() => return result,
+        () = server.stopping.cancelled() => connection.as_mut().graceful_shutdown(),
+    }
+    connection.await
+}
+
+type Answered = Pin<Box<dyn Future<Output = Result<Response<Body>, std::convert::Infallible>> + Send>>;
+
+fn service(server: Arc<Server>, peer: Arc<Peer>) -> impl Fn(Request<Incoming>) -> Answered {
+    move |request| {
+        let (server, peer) = (server.clone(), peer.clone());
+        Box::pin(async move { Ok(handle(server, peer, request).await) })
+    }
+}

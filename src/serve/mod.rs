@@ -1,0 +1,234 @@
+//! A replica's life: certificates, consensus, listener, what every cluster has, and in the end a clean stop.
+
+mod discovery;
+mod handle;
+mod limits;
+mod listen;
+mod paths;
+mod tls;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use arc_swap::ArcSwap;
+use kontiki_raft::{PeerTls, Replica};
+use rustls::sign::CertifiedKey;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::time::{Instant, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_util::sync::CancellationToken;
+
+pub use limits::InFlight;
+use listen::Connections;
+pub use paths::STATUS;
+
+use crate::auth::rbac::Rbac;
+use crate::auth::{Authenticator, Authorizer};
+use crate::bootstrap;
+use crate::cli::AuthorizationMode;
+use crate::config::{Config, ConfigError};
+use crate::discovery::Registry;
+use crate::health::Health;
+use crate::metrics::METRICS;
+use crate::pki::{ClusterPki, ReplicaPki};
+use crate::server::Server;
+use crate::version;
+
+/// How long requests that are under way may take once the replica stops.
+const DRAIN: Duration = Duration::from_secs(60);
+/// How often a starting replica looks for a quorum again.
+const PATIENCE: Duration = Duration::from_secs(5);
+/// How often certificates are looked at.
+const RENEWAL: Duration = Duration::from_secs(60);
+const AGAIN: Duration = Duration::from_millis(500);
+
+pub async fn run(config: Config) -> anyhow::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let pki = Pki::ensure(&config)?;
+    let authenticator = Authenticator::new(&config.authentication, &pki.cluster.authority.certificate)?;
+    let certificate = tls::Certificate::new(serving_certificate(&config, &pki)?);
+    let tls = tls::server_config(config.tls_min_version, certificate.clone(), authenticator.verifier())?;
+    // Before the state is opened, which takes longer than to see that somebody else listens there.
+    let listener = bind(config.listen)?;
+    let replica = Replica::start(raft_config(&config, &pki)).await.context("the replica can't start")?;
+    replica.register_metrics(&METRICS.registry)?;
+
+    let stopping = CancellationToken::new();
+    let rbac = Rbac::follow(replica.store(), &stopping);
+    let server = Arc::new(Server {
+        replica: replica.clone(),
+        registry: ArcSwap::from_pointee(Registry::builtin()),
+        settings: config.settings.clone(),
+        address: SocketAddr::new(config.advertise, config.listen.port()).to_string(),
+        authenticator,
+        authorizer: Authorizer::new(&config.authorization, rbac),
+        health: Health::default(),
+        inflight: InFlight::new(config.max_reading, config.max_writing),
+        stopping: stopping.clone(),
+    });
+    if config.authorization.contains(&AuthorizationMode::Node) {
+        tracing::warn!("--authorization-mode: there is no Node authorizer yet; nodes have the rights that RBAC gives");
+    }
+    let connections = Connections::new();
+    let acceptor = TlsAcceptor::from(Arc::new(tls));
+    tokio::spawn(listen::serve(server.clone(), listener, acceptor, config.http2_streams, connections.clone()));
+    tokio::spawn(renew(config.clone(), certificate));
+    tracing::info!(address = %config.listen, "serving");
+
+    let stopped = tokio::select! {
+        () = get_ready(&server, &config, &pki) => unreachable!("it only ends with the process"),
+        reason = replica.failed() => Err(anyhow::anyhow!("the replica has failed: {reason}")),
+        _ = terminate.recv() => Ok("SIGTERM"),
+        _ = interrupt.recv() => Ok("SIGINT"),
+    };
+    let reason = stopped?;
+    tracing::info!(reason, "stopping");
+    server.health.set_terminating();
+    tokio::time::sleep(config.shutdown_delay).await;
+    // Others lead before this replica refuses anything; what is under way goes to the new leader.
+    if replica.is_leader()
+        && let Err(error) = replica.transfer_leadership(None).await
+    {
+        tracing::info!(%error, "the leadership was not handed over");
+    }
+    stopping.cancel();
+    if timeout(DRAIN, connections.closed()).await.is_err() {
+        tracing::warn!(connections = connections.open(), "requests are still under way; stopping without them");
+    }
+    replica.shutdown().await;
+    Ok(())
+}
+
+/// Catches up, makes what every cluster has, tells the person who started it, and keeps the loops running.
+async fn get_ready(server: &Arc<Server>, config: &Config, pki: &Pki) {
+    loop {
+        match server.replica.read_barrier(Instant::now() + PATIENCE).await {
+            Ok(_) => break,
+            Err(error) => tracing::warn!(%error, "waiting for a quorum of replicas"),
+        }
+    }
+    server.health.set_caught_up();
+    while let Err(error) = bootstrap::ensure(server).await {
+        tracing::warn!(%error, "making what every cluster has");
+        tokio::time::sleep(AGAIN).await;
+    }
+    server.health.set_bootstrapped();
+    announce(config, pki);
+    std::future::pending().await
+}
+
+/// The three lines that a person needs next.
+fn announce(config: &Config, pki: &Pki) {
+    println!(
+        "Kontiki {} is ready: {} serves Kubernetes {} at {}",
+        version::OWN,
+        config.name,
+        version::GIT,
+        config.local_url()
+    );
+    println!("  export KUBECONFIG={}", pki.admin.display());
+    println!("  kubectl get namespaces");
+}
+
+fn serving_certificate(config: &Config, pki: &Pki) -> anyhow::Result<CertifiedKey> {
+    match &config.serving_files {
+        Some((certificate, key)) => Ok(tls::read_files(certificate, key)?),
+        None => tls::certified_key(&pki.replica.serving).map_err(anyhow::Error::msg),
+    }
+}
+
+/// Serves with a new certificate when there is one: the files were replaced, or their time had come.
+async fn renew(config: Config, certificate: Arc<tls::Certificate>) {
+    loop {
+        tokio::time::sleep(RENEWAL).await;
+        let renewed = Pki::ensure(&config).and_then(|pki| serving_certificate(&config, &pki));
+        match renewed.map(|key| certificate.replace(key)) {
+            Ok(true) => tracing::info!("serving with a new certificate"),
+            Ok(false) => {}
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "looking for a new certificate"),
+        }
+    }
+}
+
+/// All certificates and keys.
+struct Pki {
+    cluster: ClusterPki,
+    replica: ReplicaPki,
+    admin: std::path::PathBuf,
+}
+
+impl Pki {
+    fn ensure(config: &Config) -> anyhow::Result<Pki> {
+        let own = config.data_dir.join("pki");
+        let cluster = match &config.pki_dir {
+            None => ClusterPki::create(&own)?,
+            Some(dir) if !dir.join("ca.crt").exists() => {
+                return Err(ConfigError {
+                    flag: "--pki-dir",
+                    problem: format!("{} holds no cluster authority", dir.display()),
+                    fix: format!("run `kontiki pki init --pki-dir {}` once", dir.display()),
+                }
+                .into());
+            }
+            Some(dir) => ClusterPki::open(dir)?,
+        };
+        let (admin, server) = match &config.pki_dir {
+            None => (config.data_dir.join("admin.kubeconfig"), Some(config.local_url())),
+            Some(_) => (cluster.admin_kubeconfig(), None),
+        };
+        cluster.ensure_admin(&admin, server.as_deref())?;
+        let replica = ReplicaPki::ensure(&own, &cluster, &config.name, &config.serving_hosts())?;
+        // For people, who change directories.
+        let admin = std::path::absolute(&admin).unwrap_or(admin);
+        Ok(Pki { cluster, replica, admin })
+    }
+}
+
+fn bind(address: SocketAddr) -> Result<TcpListener, ConfigError> {
+    listen::bind(address).map_err(|e| match e.kind() {
+        std::io::ErrorKind::AddrInUse => ConfigError {
+            flag: "--secure-port",
+            problem: format!("something else listens on {address}"),
+            fix: "stop it, or choose another port".into(),
+        },
+        std::io::ErrorKind::PermissionDenied => ConfigError {
+            flag: "--secure-port",
+            problem: format!("this user may not listen on {address}"),
+            fix: "choose a port from 1024 on".into(),
+        },
+        _ => ConfigError {
+            flag: "--bind-address",
+            problem: format!("{address}: {e}"),
+            fix: "choose an address of this machine".into(),
+        },
+    })
+}
+
+fn raft_config(config: &Config, pki: &Pki) -> kontiki_raft::Config {
+    let mut raft = kontiki_raft::Config::new(&config.name, &config.data_dir);
+    raft.version = version::OWN.into();
+    raft.client_url = format!("https://{}", SocketAddr::new(config.advertise, config.listen.port()));
+    if let Some(address) = &config.cluster.peer_address {
+        raft.peer_address = address.clone();
+        raft.peer_listen = Some(peer_listen(address));
+        raft.initial_cluster = config.cluster.members.clone().into_iter().collect();
+        raft.tls = Some(PeerTls {
+            chain: pki.replica.peer.certificate.clone().into_bytes(),
+            key: pki.replica.peer.key.clone().into_bytes(),
+            ca: pki.cluster.peer_authority.certificate.clone().into_bytes(),
+        });
+    }
+    raft
+}
+
+/// A host name may stand for any of this machine's addresses.
+fn peer_listen(address: &str) -> SocketAddr {
+    address.parse().unwrap_or_else(|_| {
+        let port = address.rsplit_once(':').and_then(|(_, port)| port.parse().ok()).unwrap_or_default();
+        SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), port)
+    })
+}

@@ -1,0 +1,117 @@
+//! Paths that are no resource: health, version, metrics, discovery, OpenAPI, and how the replicas are.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use http::header::CONTENT_TYPE;
+use http::request::Parts;
+use http::{HeaderValue, Method, Response, StatusCode};
+use serde_json::{Value, json};
+
+use super::discovery;
+use super::handle::plain;
+use crate::discovery::documents;
+use crate::metrics::METRICS;
+use crate::request::{Query, RequestInfo};
+use crate::respond::Body;
+use crate::server::Server;
+use crate::status::{ApiError, Result};
+
+/// Where `kontiki status` asks. Only those who may read any path get an answer.
+pub const STATUS: &str = "/kontiki/status";
+
+/// None where there is nothing.
+pub async fn answer(
+    server: &Arc<Server>,
+    head: &Parts,
+    info: &RequestInfo,
+    query: &Query,
+) -> Result<Option<Response<Body>>> {
+    let path = match info.path.trim_end_matches('/') {
+        "" => "/",
+        path => path,
+    };
+    let health = server.health.answer(path, query, has_leader(server));
+    if let Some(told) = health {
+        let code = StatusCode::from_u16(told.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        return Ok(Some(plain(code, told.text)));
+    }
+    let answer: fn(&Server) -> Response<Body> = match path {
+        "/" => index,
+        "/version" => version,
+        "/metrics" => metrics,
+        STATUS => {
+            only_get(head)?;
+            return Ok(Some(status(server).await));
+        }
+        _ => {
+            let answered = discovery::answer(server, path, query, &head.headers)?;
+            return answered.map(|answered| only_get(head).map(|()| answered)).transpose();
+        }
+    };
+    only_get(head)?;
+    Ok(Some(answer(server)))
+}
+
+fn only_get(head: &Parts) -> Result<()> {
+    match head.method {
+        Method::GET | Method::HEAD => Ok(()),
+        _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+fn has_leader(server: &Server) -> bool {
+    server.replica.leadership().borrow().leader.is_some()
+}
+
+/// All paths, as far as they are known beforehand.
+fn index(server: &Server) -> Response<Body> {
+    let checks: Vec<String> = crate::health::paths().collect();
+    let others = ["/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/version", STATUS];
+    let others = others.into_iter().chain(checks.iter().map(String::as_str));
+    pretty(&documents::root_paths(&server.registry(), others))
+}
+
+fn version(_: &Server) -> Response<Body> {
+    pretty(&documents::version())
+}
+
+fn metrics(server: &Server) -> Response<Body> {
+    let text = METRICS.render(&server.replica.store().stats());
+    with_type("text/plain; version=0.0.4; charset=utf-8", text.into())
+}
+
+/// Every replica, as this one knows it.
+async fn status(server: &Server) -> Response<Body> {
+    let replicas = server.replica.cluster_status().await.into_iter().map(|replica| match replica {
+        Ok(status) => json!({
+            "name": status.name,
+            "id": status.id,
+            "address": status.announced.address,
+            "clientURL": status.announced.client_url,
+            "role": format!("{:?}", status.role),
+            "term": status.term,
+            "leader": status.leader,
+            "lastLogIndex": status.last_log_index,
+            "committedIndex": status.committed_index,
+            "appliedIndex": status.applied_index,
+            "revision": status.revision,
+            "databaseBytes": status.state_bytes + status.log_bytes,
+            "version": status.announced.version,
+        }),
+        Err(missing) => json!({ "name": missing.name, "address": missing.address, "error": missing.error }),
+    });
+    let replicas: Vec<Value> = replicas.collect();
+    pretty(&json!({ "replicas": replicas }))
+}
+
+/// JSON for the eyes, as Go's `json.MarshalIndent` writes it.
+fn pretty(value: &Value) -> Response<Body> {
+    with_type("application/json", crate::codec::to_pretty(value).into())
+}
+
+fn with_type(content_type: &'static str, bytes: Bytes) -> Response<Body> {
+    let mut response = Response::new(Body::full(bytes));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
