@@ -188,6 +188,10 @@ impl Kind for ResourceQuota {
             check_amounts(object, "status", list, errors);
         }
     }
+
+    fn meta_looks(&self) -> meta::MetaLooks {
+        meta::MetaLooks { finalizers: true, change: true, whole: false }
+    }
 }
 
 pub struct LimitRange;
