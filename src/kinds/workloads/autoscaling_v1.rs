@@ -299,6 +299,12 @@ pub fn to_v1(object: &mut Value) {
             object.take_at(&[part, field]);
         }
     }
+    // This version prints both counts even where they are zero.
+    object.make_map(&["status"]);
+    if let Some(status) = object.at_mut(&["status"]) {
+        status.set_default("currentReplicas", 0);
+        status.set_default("desiredReplicas", 0);
+    }
     object.set(&["apiVersion"], "autoscaling/v1");
 }
 
@@ -353,6 +359,7 @@ mod tests {
                 "behavior": {"scaleUp": {"stabilizationWindowSeconds": 0, "selectPolicy": "Max", "policies": [{"type": "Pods", "value": 4, "periodSeconds": 15}]}},
             },
             "status": {
+                "desiredReplicas": 1,
                 "currentMetrics": [{"type": "Resource", "resource": {"name": "cpu", "current": {"averageUtilization": 40, "averageValue": "5m"}}}],
                 "conditions": [{"type": "AbleToScale", "status": "True", "lastTransitionTime": null}],
             },
@@ -364,7 +371,8 @@ mod tests {
         let mut scaler = newer();
         to_v1(&mut scaler);
         assert_eq!(scaler["spec"], json!({"minReplicas": 2, "maxReplicas": 10, "targetCPUUtilizationPercentage": 60}));
-        assert_eq!(scaler["status"], json!({"currentCPUUtilizationPercentage": 40}));
+        let status = json!({"currentReplicas": 0, "desiredReplicas": 1, "currentCPUUtilizationPercentage": 40});
+        assert_eq!(scaler["status"], status);
         let annotation = |name: &str| scaler["metadata"]["annotations"][name].as_str().unwrap_or_default().to_owned();
         assert_eq!(
             annotation(METRICS),
@@ -376,6 +384,7 @@ mod tests {
         );
         assert_eq!(annotation(CONDITIONS), r#"[{"type":"AbleToScale","status":"True","lastTransitionTime":null}]"#);
         to_v2(&mut scaler);
+        scaler.take_at(&["status", "currentReplicas"]);
         assert_eq!(scaler, newer());
     }
 
