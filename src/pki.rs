@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
+use kontiki_raft::{MEMBER_DNS_NAME, MEMBER_ORGANIZATION, member_common_name};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
@@ -143,7 +144,12 @@ impl ReplicaPki {
         use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
         fs::create_dir_all(dir).map_err(|e| fail(dir, e))?;
         let serving = Leaf { name: "kube-apiserver", organization: None, hosts, uses: &[ServerAuth] };
-        let peer = Leaf { name, organization: None, hosts: &[name.to_owned()], uses: &[ServerAuth, ClientAuth] };
+        let peer = Leaf {
+            name: &member_common_name(name),
+            organization: Some(MEMBER_ORGANIZATION),
+            hosts: &[MEMBER_DNS_NAME.to_owned()],
+            uses: &[ServerAuth, ClientAuth],
+        };
         Ok(ReplicaPki {
             serving: cluster.authority.ensure(dir, "apiserver", &serving)?,
             peer: cluster.peer_authority.ensure(dir, "peer", &peer)?,
@@ -234,6 +240,10 @@ impl Authority {
         let theirs = X509Certificate::from_der(&theirs).map_err(|e| e.to_string())?.1;
         if key_id(&own, false) != key_id(&theirs, true) {
             return Err(format!("was not signed by {}", self.path.display()));
+        }
+        let name = theirs.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
+        if name != Some(leaf.name) {
+            return Err(format!("is not for {}", leaf.name));
         }
         let key = KeyPair::from_pem(key).map_err(|e| e.to_string())?;
         if *theirs.public_key().subject_public_key.data != *key.public_key_raw() {

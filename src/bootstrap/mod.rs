@@ -1,20 +1,17 @@
 //! What every cluster has from its start: namespaces, roles and bindings, flow control, priority classes, API services,
-//! the default service range. What is missing is made in one transaction; what is there is left alone, so that every
-//! replica can do this whenever it starts.
+//! the default service range. What is missing is made; what is there is left alone, so that every replica can do this
+//! whenever it starts.
 
 mod objects;
 
-use std::sync::Arc;
-
-use kontiki_storage::{Condition, Outcome, Transaction, View, Write};
+use futures_util::future::join_all;
+use kontiki_storage::{Outcome, Transaction};
 use serde_json::{Value, json};
 use tokio::time::{Duration, Instant};
 
-use crate::codec::{canonicalize, encode_for_store};
-use crate::discovery::{Registry, Resource};
-use crate::kinds;
+use crate::discovery::Registry;
+use crate::internal;
 use crate::object::Fields;
-use crate::schema::builtin;
 use crate::server::{Server, Settings};
 use crate::status::{ApiError, Result};
 use crate::{time, verbs};
@@ -23,66 +20,34 @@ const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Makes what is missing.
 pub async fn ensure(server: &Server) -> Result<()> {
-    let wanted = wanted(&server.settings, &server.registry());
-    loop {
-        let deadline = Instant::now() + DEADLINE;
-        let view = server.replica.read_barrier(deadline).await.map_err(verbs::barrier_error)?;
-        let mut transaction = Transaction::default();
-        for object in &wanted {
-            create(&server.registry(), &view, object.clone(), &mut transaction)?;
-        }
-        let made = transaction.writes.len();
-        if made == 0 {
-            return Ok(());
-        }
-        match server.replica.propose(transaction, deadline).await {
-            Ok(Outcome::Committed { .. }) => {
-                tracing::info!(objects = made, "made what every cluster has");
-                return Ok(());
-            }
-            // Another replica was quicker with some of it.
-            Ok(_) => {}
-            Err(error) => return Err(ApiError::internal(error)),
+    let deadline = Instant::now() + DEADLINE;
+    let registry = server.registry();
+    let view = server.replica.read_barrier(deadline).await.map_err(verbs::barrier_error)?;
+    let mut missing = Vec::new();
+    for object in wanted(&server.settings, &registry) {
+        if internal::find(&registry, &view, &object)?.is_none() {
+            let manager = manager(&object);
+            missing.push(internal::create(&registry, object, manager)?);
         }
     }
-}
-
-/// Adds an object to the transaction, unless it is there.
-pub fn create(registry: &Registry, view: &View, mut object: Value, to: &mut Transaction) -> Result<()> {
-    let resource = resource_of(registry, &object)?;
-    let key = verbs::key(&resource, object.text_at(&["metadata", "namespace"]), object.text_at(&["metadata", "name"]));
-    if view.get(key.as_str()).is_some() {
-        return Ok(());
+    // Each has a revision of its own, but they travel together.
+    let propose = |transaction: Transaction| server.replica.propose(transaction, deadline);
+    let mut made = 0;
+    for outcome in join_all(missing.into_iter().map(propose)).await {
+        // In a conflict another replica was quicker.
+        made += usize::from(matches!(outcome.map_err(ApiError::internal)?, Outcome::Committed { .. }));
     }
-    let now = time::now();
-    object.set(&["metadata", "uid"], uuid::Uuid::new_v4().to_string());
-    object.set(&["metadata", "creationTimestamp"], now);
-    if let Some(kind) = kinds::find(&resource.group, &resource.kind) {
-        kind.default(&mut object);
-        if kind.counts_generation() {
-            object.set(&["metadata", "generation"], 1);
-        }
+    if made > 0 {
+        tracing::info!(objects = made, "made what every cluster has");
     }
-    to.conditions.push(Condition::Absent(key.clone()));
-    to.writes.push(put(&resource, key, object)?);
     Ok(())
 }
 
-/// The write of an object as it is stored.
-pub fn put(resource: &Resource, key: kontiki_storage::Key, mut object: Value) -> Result<Write> {
-    let node = builtin().kind(&resource.group, &resource.version, &resource.kind);
-    let node = node.ok_or_else(|| ApiError::internal(format!("kind {} has no schema", resource.kind)))?;
-    canonicalize(node, &mut object);
-    let (value, at) = encode_for_store(&object);
-    Ok(Write::Put { key, value: value.into(), revision_at: Some(at), expires_at: None })
-}
-
-fn resource_of(registry: &Registry, object: &Value) -> Result<Arc<Resource>> {
-    let (group, version) =
-        object.text_at(&["apiVersion"]).split_once('/').unwrap_or(("", object.text_at(&["apiVersion"])));
-    let kind = object.text_at(&["kind"]);
-    let found = registry.find_kind(group, version, kind);
-    found.cloned().ok_or_else(|| ApiError::internal(format!("there is no resource of kind {kind}")))
+fn manager(object: &Value) -> &'static str {
+    match object.text_at(&["kind"]) {
+        "FlowSchema" | "PriorityLevelConfiguration" => "api-priority-and-fairness-config-producer-v1",
+        _ => internal::MANAGER,
+    }
 }
 
 fn wanted(settings: &Settings, registry: &Registry) -> Vec<Value> {

@@ -192,8 +192,8 @@ pub fn run(flags: ServeFlags, ignored: &[String]) -> anyhow::Result<()> {
 /// To stderr. `RUST_LOG` goes before `-v`.
 fn start_logging(flags: &ServeFlags) {
     let level = match flags.v {
-        0..3 => "info,openraft=warn",
-        3..6 => "info,openraft=warn,kontiki::http=debug",
+        0..3 => "info,openraft=error",
+        3..6 => "info,openraft=error,kontiki::http=debug",
         6..8 => "info,kontiki=debug,kontiki_raft=debug,kontiki_storage=debug",
         _ => "debug,kontiki=trace,kontiki_raft=trace,kontiki_storage=trace",
     };

@@ -7,6 +7,7 @@ mod listen;
 mod paths;
 mod tls;
 
+use std::convert::Infallible;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
@@ -32,6 +33,7 @@ use crate::cli::AuthorizationMode;
 use crate::config::{Config, ConfigError};
 use crate::discovery::Registry;
 use crate::health::Health;
+use crate::loops::{self, Identity};
 use crate::metrics::METRICS;
 use crate::pki::{ClusterPki, ReplicaPki};
 use crate::server::Server;
@@ -57,13 +59,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let replica = Replica::start(raft_config(&config, &pki)).await.context("the replica can't start")?;
     replica.register_metrics(&METRICS.registry)?;
 
+    let address = SocketAddr::new(config.advertise, config.listen.port());
     let stopping = CancellationToken::new();
     let rbac = Rbac::follow(replica.store(), &stopping);
     let server = Arc::new(Server {
         replica: replica.clone(),
         registry: ArcSwap::from_pointee(Registry::builtin()),
         settings: config.settings.clone(),
-        address: SocketAddr::new(config.advertise, config.listen.port()).to_string(),
+        address: address.to_string(),
         authenticator,
         authorizer: Authorizer::new(&config.authorization, rbac),
         health: Health::default(),
@@ -73,6 +76,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     if config.authorization.contains(&AuthorizationMode::Node) {
         tracing::warn!("--authorization-mode: there is no Node authorizer yet; nodes have the rights that RBAC gives");
     }
+    let identity = Arc::new(Identity::new(&config.name, address));
     let connections = Connections::new();
     let acceptor = TlsAcceptor::from(Arc::new(tls));
     tokio::spawn(listen::serve(server.clone(), listener, acceptor, config.http2_streams, connections.clone()));
@@ -80,7 +84,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(address = %config.listen, "serving");
 
     let stopped = tokio::select! {
-        () = get_ready(&server, &config, &pki) => unreachable!("it only ends with the process"),
+        never = get_ready(&server, &config, &pki, &identity) => match never {},
         reason = replica.failed() => Err(anyhow::anyhow!("the replica has failed: {reason}")),
         _ = terminate.recv() => Ok("SIGTERM"),
         _ = interrupt.recv() => Ok("SIGINT"),
@@ -96,6 +100,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         tracing::info!(%error, "the leadership was not handed over");
     }
     stopping.cancel();
+    identity.resign(&server).await;
     if timeout(DRAIN, connections.closed()).await.is_err() {
         tracing::warn!(connections = connections.open(), "requests are still under way; stopping without them");
     }
@@ -104,7 +109,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
 }
 
 /// Catches up, makes what every cluster has, tells the person who started it, and keeps the loops running.
-async fn get_ready(server: &Arc<Server>, config: &Config, pki: &Pki) {
+async fn get_ready(server: &Arc<Server>, config: &Config, pki: &Pki, identity: &Arc<Identity>) -> Infallible {
     loop {
         match server.replica.read_barrier(Instant::now() + PATIENCE).await {
             Ok(_) => break,
@@ -117,6 +122,7 @@ async fn get_ready(server: &Arc<Server>, config: &Config, pki: &Pki) {
         tokio::time::sleep(AGAIN).await;
     }
     server.health.set_bootstrapped();
+    loops::start(server, identity.clone());
     announce(config, pki);
     std::future::pending().await
 }

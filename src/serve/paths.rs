@@ -12,6 +12,7 @@ use super::discovery;
 use super::handle::plain;
 use crate::discovery::documents;
 use crate::metrics::METRICS;
+use crate::object::Fields;
 use crate::request::{Query, RequestInfo};
 use crate::respond::Body;
 use crate::server::Server;
@@ -101,7 +102,8 @@ async fn status(server: &Server) -> Response<Body> {
         }),
         Err(missing) => json!({ "name": missing.name, "address": missing.address, "error": missing.error }),
     });
-    let replicas: Vec<Value> = replicas.collect();
+    let mut replicas: Vec<Value> = replicas.collect();
+    replicas.sort_by(|a, b| a.text_at(&["name"]).cmp(b.text_at(&["name"])));
     pretty(&json!({ "replicas": replicas }))
 }
 
