@@ -73,14 +73,17 @@ pub enum Output {
     Patches,
     /// Whether a device is wanted.
     Selected,
+    /// Whether a custom resource keeps a rule of its schema, and what to say if not.
+    Rule,
+    RuleMessage,
 }
 
 impl Output {
     fn wrong(self, found: Type) -> Option<String> {
         let (fits, wanted): (&[Type], _) = match self {
             Output::Any => return None,
-            Output::Bool | Output::Selected => (&[Type::Bool], "bool"),
-            Output::String => (&[Type::String], "string"),
+            Output::Bool | Output::Selected | Output::Rule => (&[Type::Bool], "bool"),
+            Output::String | Output::RuleMessage => (&[Type::String], "string"),
             Output::StringOrNull => (&[Type::String, Type::Null], "one of [string null_type]"),
             Output::Object => (&[Type::Object], "Object"),
             Output::Patches => (&[Type::Patches], "list(JSONPatch)"),
@@ -88,6 +91,8 @@ impl Output {
         let name = found.name().filter(|_| !fits.contains(&found))?;
         Some(match self {
             Output::StringOrNull => format!("must evaluate to {wanted}"),
+            Output::Rule => "cel expression must evaluate to a bool".to_owned(),
+            Output::RuleMessage => "messageExpression must evaluate to a string".to_owned(),
             Output::Selected => format!("must evaluate to {wanted} or the unknown type, not {name}"),
             _ => format!("must evaluate to {wanted} but got {name}"),
         })
@@ -195,6 +200,12 @@ impl Scope {
         self
     }
 
+    /// Of a rule in the schema of a custom resource, whose types are not worked out here.
+    pub fn schema_rule() -> Scope {
+        let names = vec![("self", Type::Unknown), ("oldSelf", Type::Unknown)];
+        Scope { names, composed: Vec::new(), makes_objects: false }
+    }
+
     /// Of what selects devices.
     pub fn device() -> Scope {
         Scope { names: vec![("device", DEVICE)], composed: Vec::new(), makes_objects: false }
@@ -206,20 +217,33 @@ impl Scope {
     }
 }
 
+/// What keeps an expression from compiling, or from coming to what it must come to.
+pub fn problem(expression: &str, scope: &Scope, output: Output) -> Option<String> {
+    match compile(expression, scope) {
+        Err(messages) if output == Output::RuleMessage => {
+            Some(format!("messageExpression compilation failed: {}", messages.join("\n")))
+        }
+        Err(messages) => Some(format!("compilation failed: {}", messages.join("\n"))),
+        Ok(found) => output.wrong(found),
+    }
+}
+
+/// Whether an expression that compiles uses a name.
+pub fn uses(expression: &str, name: &str) -> bool {
+    cel::Program::compile(expression).is_ok_and(|program| program.references().has_variable(name))
+}
+
 /// Compiles an expression; what is wrong with it becomes an error of the field. Says what type it has.
 pub fn check(expression: &str, scope: &Scope, output: Output, path: &Path<'_>, errors: &mut Errors) -> Type {
-    match compile(expression, scope) {
-        Err(messages) => {
-            errors.invalid(path, expression, format!("compilation failed: {}", messages.join("\n")));
-            Type::Unknown
-        }
-        Ok(found) => {
-            if let Some(message) = output.wrong(found) {
-                errors.invalid(path, expression, message);
-            }
-            found
-        }
+    let found = compile(expression, scope);
+    let problem = match &found {
+        Err(messages) => Some(format!("compilation failed: {}", messages.join("\n"))),
+        Ok(found) => output.wrong(*found),
+    };
+    if let Some(message) = problem {
+        errors.invalid(path, expression, message);
     }
+    found.unwrap_or(Type::Unknown)
 }
 
 fn compile(expression: &str, scope: &Scope) -> Result<Type, Vec<String>> {

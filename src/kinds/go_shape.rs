@@ -22,6 +22,11 @@ pub enum Part {
     Struct(Shape),
     Pointer(Shape),
     List(Shape),
+    Map(Shape),
+    /// A schema of custom resources, or whether anything is allowed.
+    SchemaOrBool(Shape),
+    SchemaOrArray(Shape),
+    SchemaOrStrings(Shape),
     /// A type of `meta/v1`, which has JSON names, or a pointer to it.
     Meta(&'static str),
 }
@@ -96,7 +101,7 @@ fn printed(value: Option<&Value>, part: Part) -> Printed {
         (Part::Text, None) => zero("\"\""),
         (Part::Int, None) => zero("0"),
         (Part::Bool, None) => zero("false"),
-        (Part::Plain | Part::Pointer(_) | Part::List(_) | Part::Meta(_), None) => zero("null"),
+        (part, None) if !matches!(part, Part::Struct(_)) => zero("null"),
         (Part::Meta(name), Some(value)) => ordered(value, builtin().type_named("meta/v1", name)),
         (Part::Text | Part::Int | Part::Bool | Part::Plain, Some(value)) => plain(value),
         (Part::Struct(shape) | Part::Pointer(shape), value) => {
@@ -105,10 +110,33 @@ fn printed(value: Option<&Value>, part: Part) -> Printed {
             };
             Printed::Struct(shape.iter().map(field).collect())
         }
+        (Part::Map(shape), Some(value)) => {
+            let entries = value.as_object().into_iter().flatten();
+            let mut fields: Vec<(String, Printed)> =
+                entries.map(|(key, value)| (key.clone(), printed(Some(value), Part::Struct(shape)))).collect();
+            fields.sort_by(|a, b| a.0.cmp(&b.0));
+            Printed::Struct(fields)
+        }
+        (Part::SchemaOrBool(shape), Some(value)) => {
+            let allows = value.as_bool().unwrap_or(true);
+            let schema = printed(Some(value).filter(|value| value.is_object()), Part::Pointer(shape));
+            Printed::Struct(vec![("Allows".to_owned(), zero(&allows.to_string())), ("Schema".to_owned(), schema)])
+        }
+        (Part::SchemaOrArray(shape) | Part::SchemaOrStrings(shape), Some(value)) => {
+            let list = Some(value).filter(|value| value.is_array());
+            let (name, list) = match part {
+                Part::SchemaOrArray(_) => ("JSONSchemas", printed(list, Part::List(shape))),
+                _ => ("Property", printed(list, Part::Plain)),
+            };
+            let schema = printed(Some(value).filter(|value| value.is_object()), Part::Pointer(shape));
+            Printed::Struct(vec![("Schema".to_owned(), schema), (name.to_owned(), list)])
+        }
         (Part::List(shape), Some(value)) => {
             let items = value.as_array().into_iter().flatten();
             Printed::List(items.map(|item| printed(Some(item), Part::Struct(shape))).collect())
         }
+        // Nothing else is without a value here.
+        (_, None) => zero("null"),
     }
 }
 

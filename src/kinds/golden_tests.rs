@@ -42,7 +42,8 @@ const OPEN_SCENARIOS: &[&str] = &["patch-merge-ingress"];
 /// How much of `generateName` goes into a name.
 const MAX_PREFIX: usize = 58;
 
-const CATEGORIES: &[&str] = &["defaults", "validation", "services", "patch", "subresources", "write-options", "watch"];
+const CATEGORIES: &[&str] =
+    &["defaults", "validation", "services", "patch", "subresources", "write-options", "watch", "crd"];
 
 static REGISTRY: LazyLock<Registry> = LazyLock::new(Registry::builtin);
 

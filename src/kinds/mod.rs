@@ -19,6 +19,8 @@ pub mod cel;
 pub mod certificates;
 pub mod config;
 pub mod coordination;
+pub mod custom_resources;
+pub mod custom_schemas;
 pub mod device_claims;
 pub mod device_slices;
 pub mod diff;
@@ -235,6 +237,7 @@ static TABLE: LazyLock<HashMap<(&'static str, &'static str), &'static dyn Kind>>
         certificates::KINDS,
         config::KINDS,
         coordination::KINDS,
+        custom_resources::KINDS,
         device_claims::KINDS,
         device_slices::KINDS,
         endpoints::KINDS,
