@@ -79,6 +79,11 @@ impl Authenticator {
         self.certificates.clone()
     }
 
+    /// Whose token it is.
+    pub fn holder(&self, token: &str) -> Option<&User> {
+        self.tokens.get(token).map(|user| &**user)
+    }
+
     pub fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Result<Arc<User>> {
         if let Some(Certificate::Good(user, until)) = &peer.certificate
             && *until > UnixTime::now().as_secs() as i64

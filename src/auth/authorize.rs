@@ -3,7 +3,7 @@
 use std::fmt;
 use std::sync::Arc;
 
-use super::rbac::{Grant, Rbac};
+use super::rbac::{Grant, Rbac, Rule};
 use super::{MASTERS, User};
 use crate::cli::AuthorizationMode;
 use crate::field::go_quote;
@@ -115,6 +115,22 @@ impl Authorizer {
         }
         reasons.retain(|reason| !reason.is_empty());
         Decision::Deny(reasons.join("\n"))
+    }
+
+    /// All that a user may do in a namespace and outside of resources, as far as it can be listed; and what went wrong.
+    pub fn rules(&self, user: &User, namespace: &str) -> (Vec<Rule>, Vec<String>) {
+        let (mut all, mut errors) = (Vec::new(), Vec::new());
+        for link in &self.chain {
+            match link {
+                Link::AlwaysAllow => all.extend(Rule::everything()),
+                Link::Rbac(rbac) => {
+                    let (rules, wrong) = rbac.rules(user, namespace);
+                    all.extend(rules);
+                    errors.extend(wrong);
+                }
+            }
+        }
+        (all, errors)
     }
 
     /// The error for those who may not.

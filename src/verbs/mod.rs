@@ -15,6 +15,7 @@ pub mod list;
 pub mod options;
 pub mod patch;
 pub mod pods;
+pub mod reviews;
 pub mod services;
 pub mod subresource;
 pub mod update;
@@ -262,6 +263,7 @@ async fn post(request: &mut Request) -> Result<Answer> {
         ("bindings", "") | ("pods", "binding") => pods::binding(request).await,
         ("pods", "eviction") => pods::eviction(request).await,
         (_, "") if request.resource.stored.is_some() => create::create(request).await,
+        (_, "") => reviews::review(request),
         _ => Err(ApiError::method_not_allowed()),
     }
 }
