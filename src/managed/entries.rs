@@ -46,6 +46,11 @@ pub fn fields(entry: &Value) -> Option<&Set> {
     entry.get("fieldsV1").and_then(Value::as_object)
 }
 
+/// When its manager last changed something.
+pub fn time(entry: &Value) -> Option<&str> {
+    entry.at(&["time"])?.as_str()
+}
+
 pub fn fields_mut(entry: &mut Value) -> &mut Set {
     entry.make_map(&["fieldsV1"])
 }
@@ -109,8 +114,8 @@ pub fn read(sent: &Value) -> Option<Vec<Value>> {
         if !known || text("apiVersion").is_empty() || text("fieldsType") != "FieldsV1" {
             return None;
         }
-        let time = entry.at(&["time"]).and_then(Value::as_str);
-        let read = new(id(entry), text("apiVersion"), time, set::read(entry.get("fieldsV1").unwrap_or(&Value::Null))?);
+        let read =
+            new(id(entry), text("apiVersion"), time(entry), set::read(entry.get("fieldsV1").unwrap_or(&Value::Null))?);
         // The last of several that are one.
         match entries.iter_mut().find(|other| id(other) == id(&read)) {
             Some(other) => *other = read,
@@ -155,7 +160,7 @@ pub fn cap(entries: &mut Vec<Value>) {
             continue;
         };
         let bucket = Id { manager: ANCIENT, operation: Operation::Update, api_version: &api_version, subresource: "" };
-        let time = entry.at(&["time"]).and_then(Value::as_str).map(str::to_owned);
+        let time = time(&entry).map(str::to_owned);
         let mut fields = std::mem::take(fields_mut(&mut kept[place]));
         set::unite(&mut fields, std::mem::take(fields_mut(&mut entry)));
         kept[place] = new(bucket, &api_version, time.as_deref(), fields);

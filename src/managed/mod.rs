@@ -3,12 +3,15 @@
 //! A write compares the object with what was there. Its manager gets the fields that it changed or added, all others
 //! lose those and the ones that are gone. Pure functions of the two objects, the schema and the time.
 
+mod apply;
 mod compare;
 mod entries;
+mod merge;
 pub mod reset;
 pub mod scale;
 mod set;
 mod shape;
+mod typed;
 
 #[cfg(test)]
 mod tests;
@@ -18,6 +21,7 @@ use std::sync::LazyLock;
 
 use serde_json::{Value, json};
 
+pub use self::apply::apply;
 pub use self::reset::Reset;
 
 use self::compare::{Comparison, compare};
@@ -27,11 +31,13 @@ use crate::codec::canonical::zero;
 use crate::object::Fields;
 use crate::schema::Node;
 
-/// The versions in which an object can be seen: entries speak of the fields of the version that was written.
+/// The versions in which objects can be seen: entries speak of the fields of the version that was written.
 pub trait Versions {
-    /// The schema of the kind in a version, and the object (which is in the stored version) in it; none where there is
-    /// no such version.
-    fn see<'o>(&self, object: &'o Value, api_version: &str) -> Option<(Node<'_>, Cow<'o, Value>)>;
+    /// The schema of a kind in a version; none where there is no such version.
+    fn node(&self, api_version: &str, kind: &str) -> Option<Node<'_>>;
+
+    /// The object, which says what it is, in a version of its kind.
+    fn convert<'o>(&self, object: &'o Value, api_version: &str) -> Option<Cow<'o, Value>>;
 }
 
 /// A write and who makes it.
@@ -71,6 +77,11 @@ pub fn update(write: Write<'_>, live: Option<&Value>, object: &mut Value) {
     }
 }
 
+/// The entries of an object that is there.
+fn entries_of(live: &Value) -> Vec<Value> {
+    entries::of(live).to_vec()
+}
+
 /// The entries to begin with: the client's if it sent some that are right, otherwise those that are there.
 fn known(write: Write<'_>, sent: Option<Value>, live: Option<&Value>) -> Vec<Value> {
     let of_live = live.map(entries::of).unwrap_or_default();
@@ -96,9 +107,10 @@ static STRIPPED: LazyLock<Set> = LazyLock::new(|| {
 
 /// The fields that the write came to manage go to its manager's entry.
 fn track(write: Write<'_>, live: Option<&Value>, object: &Value, managed: &mut Vec<Value>) -> Option<()> {
-    let changes = displace(write, live, object, managed, None)?;
-    let mut won = changes.modified;
-    set::unite(&mut won, changes.added);
+    let changes = changes(write, live, object, managed).ok()?;
+    changes.displace(managed);
+    let mut won = changes.ours.modified;
+    set::unite(&mut won, changes.ours.added);
     set::subtract(&mut won, &STRIPPED);
     if !won.is_empty() {
         let id = write.id(Operation::Update);
@@ -114,59 +126,60 @@ fn track(write: Write<'_>, live: Option<&Value>, object: &Value, managed: &mut V
     Some(())
 }
 
-/// What differs between the objects in the version that the request speaks. All entries but `own` lose it.
-fn displace(
-    write: Write<'_>,
-    live: Option<&Value>,
-    object: &Value,
-    managed: &mut Vec<Value>,
-    own: Option<Id<'_>>,
-) -> Option<Comparison> {
-    let mut others: Vec<(String, Option<Comparison>)> = Vec::new();
-    let ours = compared(write, live, object, write.api_version)?.ok()?;
-    let mut broken = false;
-    managed.retain_mut(|entry| {
-        if own.is_some_and(|own| own == entries::id(entry)) {
-            return true;
-        }
-        let version = entry.text_at(&["apiVersion"]);
-        let changes = if version == write.api_version {
-            Some(&ours)
-        } else {
-            if !others.iter().any(|(known, _)| known == version) {
-                let compared = compared(write, live, object, version).transpose();
-                broken |= compared.is_err();
-                others.push((version.to_owned(), compared.unwrap_or_default()));
-            }
-            others.iter().find(|(known, _)| known == version).and_then(|(_, changes)| changes.as_ref())
-        };
-        // A version that is no more takes its entries with it.
-        let Some(changes) = changes else { return false };
-        let fields = entries::fields_mut(entry);
-        for lost in [&changes.modified, &changes.added, &changes.removed] {
-            set::subtract(fields, lost);
-        }
-        !fields.is_empty()
-    });
-    (!broken).then_some(ours)
+/// What a write changes, in the version that the request speaks and those of the entries.
+struct Changes<'w> {
+    api_version: &'w str,
+    ours: Comparison,
+    /// None for a version that is no more.
+    others: Vec<(String, Option<Comparison>)>,
 }
 
-fn compared(
-    write: Write<'_>,
-    live: Option<&Value>,
-    object: &Value,
-    version: &str,
-) -> Option<Result<Comparison, String>> {
-    let (node, new) = write.versions.see(object, version)?;
-    let old = match live {
-        Some(live) => write.versions.see(live, version)?.1,
-        None => Cow::Owned(zero(node)),
+fn changes<'w>(write: Write<'w>, live: Option<&Value>, new: &Value, managed: &[Value]) -> Result<Changes<'w>, String> {
+    let compared = |version: &str| {
+        let node = write.versions.node(version, new.text_at(&["kind"]))?;
+        let new = write.versions.convert(new, version)?;
+        let old = match live {
+            Some(live) => write.versions.convert(live, version)?,
+            None => Cow::Owned(zero(node)),
+        };
+        let compared = compare(node, &old, &new).map(|mut changes| {
+            for fields in [&mut changes.added, &mut changes.removed, &mut changes.modified] {
+                reset::filter(write.reset, fields);
+            }
+            changes
+        });
+        Some(compared)
     };
-    let compared = compare(node, &old, &new).map(|mut changes| {
-        for fields in [&mut changes.added, &mut changes.removed, &mut changes.modified] {
-            reset::filter(write.reset, fields);
+    let api_version = write.api_version;
+    let ours = compared(api_version).unwrap_or_else(|| Err(format!("no version {api_version}")))?;
+    let mut others: Vec<(String, Option<Comparison>)> = Vec::new();
+    for version in managed.iter().map(|entry| entry.text_at(&["apiVersion"])) {
+        if version != api_version && !others.iter().any(|(known, _)| known == version) {
+            others.push((version.to_owned(), compared(version).transpose()?));
         }
-        changes
-    });
-    Some(compared)
+    }
+    Ok(Changes { api_version, ours, others })
+}
+
+impl Changes<'_> {
+    /// In the version of an entry.
+    fn of(&self, entry: &Value) -> Option<&Comparison> {
+        let version = entry.text_at(&["apiVersion"]);
+        if version == self.api_version {
+            return Some(&self.ours);
+        }
+        self.others.iter().find(|(known, _)| known == version).and_then(|(_, changes)| changes.as_ref())
+    }
+
+    /// Takes what was changed, added or removed from the entries. A version that is no more takes its entries with it.
+    fn displace(&self, managed: &mut Vec<Value>) {
+        managed.retain_mut(|entry| {
+            let Some(changes) = self.of(entry) else { return false };
+            let fields = entries::fields_mut(entry);
+            for lost in [&changes.modified, &changes.added, &changes.removed] {
+                set::subtract(fields, lost);
+            }
+            !fields.is_empty()
+        });
+    }
 }

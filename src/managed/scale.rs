@@ -2,39 +2,40 @@
 
 use serde_json::Value;
 
+use super::entries;
 use super::set::{self, Set};
 use super::shape::path;
-use super::{Write, entries};
-use crate::object::Fields;
 
 /// The version of the scale subresource.
 const SCALE: &str = "autoscaling/v1";
 const REPLICAS: &[&str] = &["spec", "replicas"];
 
-/// Keeps the entries of an object whose scale was written: `write` is that of the scale, `before` and `after` are what
-/// it showed. `api_version` and `replicas` are the object's version and where it has them.
-pub fn update(
-    write: Write<'_>,
-    (mut before, mut after): (Value, Value),
-    live: &Value,
-    object: &mut Value,
-    api_version: &str,
-    replicas: &[&str],
-) {
-    let managed = entries::of(live);
-    entries::put(&mut before, to_scale(managed, replicas));
-    super::update(write, Some(&before), &mut after);
-    let managed = to_object(managed.to_vec(), entries::of(&after).to_vec(), api_version, replicas);
-    entries::take(object);
-    entries::put(object, managed);
+/// The object whose scale is written: its version, and where that has the number of replicas.
+#[derive(Clone, Copy)]
+pub struct Scaled<'s> {
+    pub object: &'s Value,
+    pub api_version: &'s str,
+    pub replicas: &'s [&'s str],
+}
+
+impl Scaled<'_> {
+    /// Gives the scale that the object shows the entries of the object.
+    pub fn lend(self, scale: &mut Value) {
+        entries::put(scale, to_scale(entries::of(self.object), self.replicas));
+    }
+
+    /// Gives the object, as it is to be, the entries that its scale has after the write.
+    pub fn take_back(self, scale: &Value, object: &mut Value) {
+        let managed = entries::of(self.object).to_vec();
+        let managed = to_object(managed, entries::of(scale).to_vec(), self.api_version, self.replicas);
+        entries::take(object);
+        entries::put(object, managed);
+    }
 }
 
 /// The entries of a scale, from those of its object. `replicas` is the field of the object, in all versions.
 fn to_scale(managed: &[Value], replicas: &[&str]) -> Vec<Value> {
-    let entry = |entry: &Value| {
-        let time = entry.at(&["time"]).and_then(Value::as_str);
-        entries::new(entries::id(entry), SCALE, time, one(REPLICAS))
-    };
+    let entry = |entry: &Value| entries::new(entries::id(entry), SCALE, entries::time(entry), one(REPLICAS));
     managed.iter().filter(|entry| has(entry, replicas)).map(entry).collect()
 }
 

@@ -34,8 +34,8 @@ pub fn child<'s>(node: &'s Set, element: &str) -> Option<&'s Set> {
     node.get(element)?.as_object()
 }
 
-/// Makes a node that isn't empty, or was a member before it became so, a member.
-fn mark(node: &mut Set) {
+/// Makes a node a member; one without anything below it is.
+pub fn mark(node: &mut Set) {
     if !node.is_empty() {
         node.insert(SELF.to_owned(), Value::Object(Set::new()));
     }

@@ -4,8 +4,8 @@ use std::collections::HashMap;
 
 use serde_json::{Value, json};
 
-use super::{Write, entries, reset, update};
-use crate::codec::{canonicalize, decode};
+use super::{Write, apply, entries, reset, update};
+use crate::codec::{Validation, canonicalize, decode};
 use crate::kinds;
 use crate::object::Fields;
 use crate::patch::tests::{concrete, scenarios, target_of};
@@ -55,6 +55,10 @@ fn replay(scenario: &Value, wrong: &mut Vec<String>) -> usize {
         let path = request.text_at(&["path"]).split('?').next().unwrap_or_default().to_owned();
         let status = response.int_at(&["status"]).unwrap_or_default();
         let mut answer = response.get("body").cloned().unwrap_or_default();
+        let is_apply = request.text_at(&["headers", "Content-Type"]).contains("apply");
+        if is_apply {
+            checked += usize::from(applied(scenario, request, &answer, &known, wrong));
+        }
         let Some((_, node)) = target_of(&answer) else { continue };
         canonicalize(node, &mut answer);
         let Some((target, _)) = target_of(&answer) else { continue };
@@ -69,7 +73,6 @@ fn replay(scenario: &Value, wrong: &mut Vec<String>) -> usize {
         let key = |path: &str| path.trim_end_matches(&format!("/{subresource}")).to_owned();
         let here = if request.text_at(&["method"]) == "POST" { format!("{path}/{name}") } else { key(&path) };
         let method = request.text_at(&["method"]);
-        let apply = request.text_at(&["headers", "Content-Type"]).contains("apply");
         let compare = |made: &Value, wrong: &mut Vec<String>| {
             if sorted(made) != sorted(&answer) {
                 let (ours, theirs) = (sorted(made).join("\n    "), sorted(&answer).join("\n    "));
@@ -94,7 +97,7 @@ fn replay(scenario: &Value, wrong: &mut Vec<String>) -> usize {
                 checked += 1;
                 compare(&object, wrong);
             }
-            ("PUT" | "PATCH", Some(live)) if !apply => {
+            ("PUT" | "PATCH", Some(live)) if !is_apply => {
                 let mut object = answer.clone();
                 entries::take(&mut object);
                 if let Some(sent) = request.at(&["body_from", "set", "metadata.managedFields"]) {
@@ -114,8 +117,54 @@ fn replay(scenario: &Value, wrong: &mut Vec<String>) -> usize {
     checked
 }
 
-/// Of these, the objects that were compared can't be told from the answers: a part of what was sent wasn't taken.
+/// Checks what an apply makes of the object that is known, and who then manages its fields; or why it is refused.
+fn applied(
+    scenario: &Value,
+    request: &Value,
+    answer: &Value,
+    known: &HashMap<String, Value>,
+    wrong: &mut Vec<String>,
+) -> bool {
+    let (path, query) = request.text_at(&["path"]).split_once('?').unwrap_or_default();
+    let subresource = subresource_of(path);
+    let live = known.get(path.trim_end_matches(&format!("/{subresource}")));
+    let body = match request.get("body") {
+        Some(body) => body.to_string(),
+        None => request.text_at(&["body_raw"]).to_owned(),
+    };
+    // Of a refused body, only what the path takes tells the kind.
+    let shown = live.or(Some(answer)).filter(|shown| shown["kind"] != "Status");
+    let Some((target, _)) = shown.and_then(target_of).filter(|_| subresource != "scale") else { return false };
+    let api_version = shown.map(|shown| shown.text_at(&["apiVersion"])).unwrap_or_default();
+    let manager = manager_of(request);
+    let write = write(api_version, target.kind, subresource, &manager);
+    let force = query.contains("force=true");
+    let told = match apply(write, target, live, body.as_bytes(), Validation::Warn, force) {
+        Ok((object, _)) if answer["kind"] == "Status" => {
+            // What is wrong with the object itself is found later.
+            let later = answer["code"] == 422
+                || answer.text_at(&["message"]).contains("on the ")
+                || answer.text_at(&["message"]).contains("has been modified");
+            (!later).then(|| format!("not refused: {object}"))
+        }
+        Ok((object, _)) => {
+            let (ours, theirs) = (sorted(&object), sorted(answer));
+            (ours != theirs)
+                .then(|| format!("ours\n    {}\n  theirs\n    {}", ours.join("\n    "), theirs.join("\n    ")))
+        }
+        Err(error) => {
+            let ours = error.to_status();
+            (ours != *answer).then(|| format!("ours\n    {ours}\n  theirs\n    {answer}"))
+        }
+    };
+    wrong.extend(told.map(|told| format!("{} {body}:\n  {told}", scenario["name"])));
+    true
+}
+
+/// Of these, the objects that were compared can't be told from the answers: a part of what was sent wasn't taken, or
+/// somebody else wrote in between.
 const UNTOLD: &[&str] = &[
+    "apply-kind-flowschema",
     "defaults-customresourcedefinition-min",
     "defaults-horizontalpodautoscalerv1-min",
     "sub-namespace-finalize",

@@ -3,10 +3,10 @@
 //! A patch changes a copy of the current object, which then has to fit the schema again: what it holds afterwards is
 //! canonical, and what the schema doesn't know is dropped and reported. These are pure functions of object and patch.
 
-mod conform;
+pub(crate) mod conform;
 mod json_patch;
 mod merge;
-mod print;
+pub(crate) mod print;
 mod strategic;
 
 #[cfg(test)]

@@ -253,7 +253,9 @@ class Table:
         enum = said.get("enum") or said.get("items", {}).get("enum")
         if enum:
             words.append("E=" + ",".join(enum).replace(" ", "~"))
-        if said.get("default") not in (None, {}, "", 0, False):
+        # That a required field has a zero value goes without saying.
+        default = said.get("default")
+        if default not in (None, {}, "", 0, False) or default == "" and name not in definition.get("required", ()):
             words.append("D=" + json.dumps(said["default"], separators=(",", ":")))
         return " ".join(words)
 

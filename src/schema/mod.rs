@@ -476,11 +476,25 @@ impl<'a> Node<'a> {
         self.def.list
     }
 
-    /// The keys of a list of type map, with the default that an element without the key has.
+    /// The keys of a list of type map, with the default that an element without the key has. A field that Go always
+    /// prints has its zero value.
     pub fn keys(&self) -> impl Iterator<Item = (&'a str, Option<&'a Value>)> + use<'a> {
-        let item = self.item().and_then(|item| item.as_struct());
+        static EMPTY: Value = Value::String(String::new());
+        static ZERO: LazyLock<Value> = LazyLock::new(|| 0.into());
+        let item = self.item();
         self.def.keys.iter().map(move |key| {
-            let default = item.and_then(|item| item.field(key)).and_then(|field| field.default.as_ref());
+            let default = item.and_then(|item| {
+                let entry = item.as_struct()?;
+                let field = entry.field(key)?;
+                // In a custom resource's schema, what is required has no value of its own.
+                let printed = field.required && !entry.package.is_empty();
+                match item.of_field(field).ty() {
+                    _ if field.default.is_some() => field.default.as_ref(),
+                    Type::String if printed => Some(&EMPTY),
+                    Type::Int32 | Type::Int64 if printed => Some(&*ZERO),
+                    _ => None,
+                }
+            });
             (&**key, default)
         })
     }
@@ -525,7 +539,7 @@ mod tests {
         let ports = pod().path(&["spec", "containers", "ports"]).expect("ports");
         assert_eq!(ports.list_type(), ListType::Map);
         let keys: Vec<_> = ports.keys().collect();
-        assert_eq!(keys, [("containerPort", None), ("protocol", Some(&Value::from("TCP")))]);
+        assert_eq!(keys, [("containerPort", Some(&Value::from(0))), ("protocol", Some(&Value::from("TCP")))]);
         assert_eq!(ports.merge_key(), Some("containerPort"));
         assert!(ports.patch_strategy().merge);
         let finalizers = pod().path(&["metadata", "finalizers"]).expect("finalizers");
@@ -574,7 +588,7 @@ mod tests {
         let ty = other.add_type(TypeDef::new(Type::Struct(copy), "v1.ObjectMeta"));
         other.finish();
         let owners = other.node(ty).field("ownerReferences").expect("ownerReferences");
-        assert_eq!(owners.keys().next(), Some(("uid", None)));
+        assert_eq!(owners.keys().next(), Some(("uid", Some(&Value::from("")))));
         assert!(owners.item().and_then(|item| item.field("controller")).is_some_and(|n| n.ty() == Type::Bool));
     }
 }

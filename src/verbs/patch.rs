@@ -14,8 +14,14 @@ pub async fn patch(request: &mut Request) -> Result<Answer> {
     let kind = PatchKind::of(input::content_type(&request.headers), false)?;
     let options = WriteOptions::read(request, "PatchOptions", Some(kind == PatchKind::Apply))?;
     let face = Face::of(request)?;
+    let applies = kind == PatchKind::Apply;
     carry_out(request, options.dry_run, |request, view| {
-        update::decide(request, view, &options, face, false, "", |request, old| {
+        // Only an apply of the object itself makes one.
+        let create = applies && request.info.subresource.is_empty();
+        update::decide(request, view, &options, face, create, "", |request, old| {
+            if applies {
+                return fields::apply(request, &options, face, old);
+            }
             let old = old.ok_or_else(|| request.not_found())?;
             patched(request, &options, kind, face, old)
         })

@@ -10,7 +10,7 @@ use super::commit::{Plan, Reply, carry_out};
 use super::create::again;
 use super::delete::{self, Next};
 use super::options::{DeleteOptions, WriteOptions};
-use super::{Answer, Request, decode_stored, input, key, target};
+use super::{Answer, Request, decode_stored, fields, input, key, target};
 use crate::admission::{self, Operation};
 use crate::codec::{canonicalize, encode_for_store};
 use crate::discovery::Resource;
@@ -166,9 +166,11 @@ fn spend_budget(request: &Request, view: &View, pod: &Value) -> Result<Plan> {
         found = Some((record, budget));
     }
     let Some((record, mut budget)) = found else { return Ok(unlimited) };
+    let before = budget.clone();
     if !budgets::spend(&mut budget, pod, &time::now())? {
         return Ok(unlimited);
     }
+    fields::manage_own_status(&before, &mut budget);
     let (value, revision_at) = encode_for_store(&budget);
     let mut plan = unlimited.on(Condition::At(record.key.clone(), record.modified));
     plan.put(record.key.clone(), value.into(), revision_at, None);
