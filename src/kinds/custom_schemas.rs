@@ -3,8 +3,9 @@
 use serde_json::Value;
 
 use super::cel::{self, Output, Scope};
+use super::custom_defaults;
 use super::go_shape::{self, Part, Shape};
-use crate::field::{ErrorKind, Errors, Path, Raw};
+use crate::field::{Errors, Path, Raw};
 use crate::object::Fields;
 
 const TYPES: &[&str] = &["array", "boolean", "integer", "number", "object", "string"];
@@ -97,15 +98,15 @@ const ROOT_FIELDS: &[&str] = &[
     "XValidations",
 ];
 
-const EMBEDDED: &str = "x-kubernetes-embedded-resource";
-const INT_OR_STRING: &str = "x-kubernetes-int-or-string";
-const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
+pub const EMBEDDED: &str = "x-kubernetes-embedded-resource";
+pub const INT_OR_STRING: &str = "x-kubernetes-int-or-string";
+pub const PRESERVE: &str = "x-kubernetes-preserve-unknown-fields";
 const LIST_TYPE: &str = "x-kubernetes-list-type";
 const LIST_KEYS: &str = "x-kubernetes-list-map-keys";
 const MAP_TYPE: &str = "x-kubernetes-map-type";
 const RULES: &str = "x-kubernetes-validations";
 
-fn is_set(schema: &Value, field: &str) -> bool {
+pub fn is_set(schema: &Value, field: &str) -> bool {
     schema.bool_at(&[field]) == Some(true)
 }
 
@@ -175,7 +176,7 @@ pub fn check(schema: &Value, has_status: bool, path: &Path<'_>, errors: &mut Err
         let found = errors.0.len();
         structural(schema, Level::Root, &at, errors);
         if errors.0.len() == found {
-            check_defaults(schema, Inside { root: true, meta: false }, &at, errors);
+            custom_defaults::check(schema, &at, errors);
             compile = errors.0.len() == found;
         }
     }
@@ -424,112 +425,6 @@ fn complete_nested(validation: &Value, structure: Option<&Value>, at: &Path<'_>,
     for (name, property) in validation.map_at(&["properties"]).into_iter().flatten() {
         let found = structure.at(&["properties", name]);
         complete_nested(property, found, &list.key(name), &origin.key(name), errors);
-    }
-}
-
-#[derive(Clone, Copy)]
-struct Inside {
-    /// The schema is of a whole object.
-    root: bool,
-    /// Of its type or metadata.
-    meta: bool,
-}
-
-/// Defaults must have what the schema knows and nothing else.
-fn check_defaults(schema: &Value, inside: Inside, path: &Path<'_>, errors: &mut Errors) {
-    let object = inside.root || is_set(schema, EMBEDDED);
-    let meta = inside.meta && !is_set(schema, EMBEDDED);
-    if let Some(default) = schema.at(&["default"]) {
-        let at = path.child("default");
-        if !meta && !is_pruned(default, schema, object) {
-            errors.invalid(&at, default, "must not have unknown fields");
-        }
-        check_value(default, schema, &at, "", errors);
-    }
-    let next = Inside { root: false, meta };
-    if let Some(items) = schema.at(&["items"]) {
-        check_defaults(items, next, &path.child("items"), errors);
-    }
-    let list = path.child("properties");
-    for (name, property) in schema.map_at(&["properties"]).into_iter().flatten() {
-        let own = object && matches!(name.as_str(), "metadata" | "apiVersion" | "kind");
-        check_defaults(property, Inside { root: false, meta: meta || own }, &list.key(name), errors);
-    }
-}
-
-fn is_pruned(value: &Value, schema: &Value, object: bool) -> bool {
-    match value {
-        Value::Object(map) => map.iter().all(|(key, value)| {
-            if object && matches!(key.as_str(), "apiVersion" | "kind" | "metadata") {
-                return true;
-            }
-            match schema.at(&["properties", key]).or_else(|| schema.at(&["additionalProperties"])) {
-                Some(child) if child.is_object() => is_pruned(value, child, is_set(child, EMBEDDED)),
-                Some(Value::Bool(true)) => true,
-                _ => is_set(schema, PRESERVE),
-            }
-        }),
-        Value::Array(items) => match schema.at(&["items"]) {
-            Some(child) => items.iter().all(|item| is_pruned(item, child, is_set(child, EMBEDDED))),
-            None => true,
-        },
-        _ => true,
-    }
-}
-
-fn type_name(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "boolean",
-        Value::Number(number) if number.is_f64() => "number",
-        Value::Number(_) => "integer",
-        Value::String(_) => "string",
-        Value::Array(_) => "array",
-        Value::Object(_) => "object",
-    }
-}
-
-/// A value against its type and enumeration; `name` is where in the default it stands.
-fn check_value(value: &Value, schema: &Value, path: &Path<'_>, name: &str, errors: &mut Errors) {
-    let found = type_name(value);
-    let wanted = if is_set(schema, INT_OR_STRING) { "integer,string" } else { schema.text_at(&["type"]) };
-    let fits = wanted.is_empty()
-        || wanted.split(',').any(|kind| kind == found || (kind == "number" && found == "integer"))
-        || (value.is_null() && is_set(schema, "nullable"));
-    if !fits {
-        let detail = format!("{name} in body must be of type {wanted}: \"{found}\"");
-        return errors.push(ErrorKind::TypeInvalid, path, found, detail);
-    }
-    let choices = schema.list_at(&["enum"]);
-    if !choices.is_empty() && !choices.contains(value) && !value.is_null() {
-        let texts: Vec<String> =
-            choices.iter().map(|choice| choice.as_str().map_or_else(|| choice.to_string(), str::to_owned)).collect();
-        let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
-        errors.not_supported(path, value, &texts);
-    }
-    let inner = |key: &str| if name.is_empty() { key.to_owned() } else { format!("{name}.{key}") };
-    match value {
-        Value::Object(map) => {
-            for required in schema.list_at(&["required"]).iter().filter_map(Value::as_str) {
-                if !map.contains_key(required) {
-                    errors.required(&path.child(required), "");
-                }
-            }
-            for (key, value) in map {
-                let child = schema.at(&["properties", key]).or_else(|| schema.at(&["additionalProperties"]));
-                if let Some(child) = child.filter(|child| child.is_object()) {
-                    check_value(value, child, &path.child(key), &inner(key), errors);
-                }
-            }
-        }
-        Value::Array(items) => {
-            for (i, item) in items.iter().enumerate() {
-                if let Some(child) = schema.at(&["items"]) {
-                    check_value(item, child, &path.index(i), &format!("{name}[{i}]"), errors);
-                }
-            }
-        }
-        _ => {}
     }
 }
 
@@ -891,22 +786,6 @@ mod tests {
             },
             "s.openAPIV3Schema.properties[x]: Required value: because it is defined in \
              s.openAPIV3Schema.allOf[0].properties[x]"
-        );
-    }
-
-    #[test]
-    fn defaults_fit() {
-        assert_eq!(
-            run(json!({"type": "object", "properties": {"x": {"type": "string"}}, "default": {"y": 1}})),
-            ["[a].default: Invalid value: {\"y\":1}: must not have unknown fields"]
-        );
-        assert_eq!(
-            run(json!({"type": "string", "default": 1})),
-            ["[a].default: Invalid value: \"integer\":  in body must be of type string: \"integer\""]
-        );
-        assert_eq!(
-            run(json!({"type": "string", "enum": ["x"], "default": "y"})),
-            ["[a].default: Unsupported value: \"y\": supported values: \"x\""]
         );
     }
 

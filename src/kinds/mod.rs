@@ -19,6 +19,7 @@ pub mod cel;
 pub mod certificates;
 pub mod config;
 pub mod coordination;
+pub mod custom_defaults;
 pub mod custom_resources;
 pub mod custom_schemas;
 pub mod device_claims;
