@@ -1,0 +1,89 @@
+//! A cluster behind a balancer, run by `kontiki-chaos`, and a kubectl that is pointed at it.
+
+use std::io::{BufRead, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+pub struct Cluster {
+    chaos: Child,
+    pub kubeconfig: PathBuf,
+    pub server: String,
+    dir: tempfile::TempDir,
+}
+
+/// A program of this workspace, built beside the server.
+pub fn program(name: &str) -> PathBuf {
+    let path = Path::new(env!("CARGO_BIN_EXE_kontiki")).with_file_name(name);
+    assert!(path.exists(), "{} is missing: build the workspace first (tests/run does)", path.display());
+    path
+}
+
+impl Cluster {
+    pub fn start(replicas: usize, serve_flags: &[&str]) -> Cluster {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let mut command = Command::new(program("kontiki-chaos"));
+        command.args(["cluster", "--replicas", &replicas.to_string(), "--dir"]).arg(dir.path().join("cluster"));
+        for flag in serve_flags {
+            command.args(["--serve-flag", flag]);
+        }
+        let mut chaos = command.stdout(Stdio::piped()).spawn().expect("kontiki-chaos");
+        let mut lines = BufReader::new(chaos.stdout.take().expect("its output")).lines();
+        let mut server = String::new();
+        let kubeconfig = loop {
+            let line = lines.next().expect("the cluster did not start").expect("text");
+            if let Some((_, address)) = line.split_once(" behind ") {
+                server = address.to_owned();
+            }
+            if let Some(path) = line.strip_prefix("export KUBECONFIG=") {
+                break PathBuf::from(path);
+            }
+        };
+        Cluster { chaos, kubeconfig, server, dir }
+    }
+
+    /// Writes a file for a test to use.
+    pub fn file(&self, name: &str, text: &str) -> PathBuf {
+        let path = self.dir.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        path
+    }
+
+    pub fn kubectl_output(&self, args: &[&str]) -> Output {
+        let kubectl = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into());
+        Command::new(kubectl)
+            .args(args)
+            .env("KUBECONFIG", &self.kubeconfig)
+            .env("HOME", self.dir.path())
+            .stdin(Stdio::null())
+            .output()
+            .expect("kubectl")
+    }
+
+    /// What kubectl prints; the test fails when kubectl does.
+    pub fn kubectl(&self, args: &[&str]) -> String {
+        let output = self.kubectl_output(args);
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(
+            output.status.success(),
+            "kubectl {}: {}{text}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        text
+    }
+
+    /// What kubectl complains of; the test fails when it doesn't.
+    pub fn kubectl_fails(&self, args: &[&str]) -> String {
+        let output = self.kubectl_output(args);
+        assert!(!output.status.success(), "kubectl {} should have failed", args.join(" "));
+        String::from_utf8_lossy(&output.stderr).into_owned()
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // So that it stops its replicas.
+        let _ = Command::new("kill").args(["-INT", &self.chaos.id().to_string()]).status();
+        let _ = self.chaos.wait();
+    }
+}

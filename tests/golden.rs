@@ -1,0 +1,41 @@
+//! The recorded transcripts of a kube-apiserver, replayed. The floors are what has been reached: they only rise.
+
+mod common;
+
+use std::path::Path;
+use std::process::Command;
+
+use common::Cluster;
+use serde_json::Value;
+
+/// Scenarios that pass, by category.
+const FLOORS: &[(&str, u64)] = &[];
+
+#[test]
+fn transcripts_are_answered_as_recorded() {
+    let replay = Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/golden/replay.py");
+    if !replay.exists() {
+        eprintln!("SKIPPED: {} is not here, so nothing was replayed", replay.display());
+        return;
+    }
+    let dir = tempfile::tempdir().expect("a directory");
+    let tokens = dir.path().join("tokens.csv");
+    std::fs::write(&tokens, "admin-token,admin,admin-uid,system:masters\nuser-token,bob,bob-uid,devs\n").expect("tokens");
+    let flag = format!("--token-auth-file={}", tokens.display());
+    let cluster = Cluster::start(1, &[&flag]);
+    let results = dir.path().join("results.json");
+    let mut command = Command::new("python3");
+    command.arg(&replay).args(["--server", &cluster.server, "--admin-token", "admin-token", "--user-token", "user-token"]);
+    command.args(["-q", "--json"]).arg(&results);
+    for (category, _) in FLOORS {
+        command.args(["--category", category]);
+    }
+    let output = command.output().expect("python3");
+    let text = std::fs::read(&results).unwrap_or_else(|_| panic!("{}", String::from_utf8_lossy(&output.stderr)));
+    let results: Value = serde_json::from_slice(&text).expect("results");
+    for (category, floor) in FLOORS {
+        let passed = results["categories"][category]["passed"].as_u64().unwrap_or(0);
+        println!("{category}: {passed}");
+        assert!(passed >= *floor, "{category}: {passed} scenarios pass, {floor} did before");
+    }
+}
