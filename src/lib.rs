@@ -18,6 +18,7 @@ pub mod loops;
 pub mod managed;
 pub mod metrics;
 pub mod object;
+pub mod openapi;
 pub mod patch;
 pub mod pki;
 pub mod quantity;

@@ -12,6 +12,7 @@ use tokio_util::sync::CancellationToken;
 use crate::auth::{Authenticator, Authorizer};
 use crate::discovery::Registry;
 use crate::health::Health;
+use crate::openapi::OpenApi;
 use crate::serve::InFlight;
 
 /// What flags decide about requests; see `kontiki serve --help` for the flags.
@@ -47,6 +48,8 @@ impl Default for Settings {
 pub struct Server {
     pub replica: Replica,
     pub registry: ArcSwap<Registry>,
+    /// The documents about what is built in.
+    pub openapi: OpenApi,
     pub settings: Settings,
     /// Where other machines reach this replica: address and port.
     pub address: String,

@@ -20,12 +20,20 @@ fn transcripts_are_answered_as_recorded() {
     }
     let dir = tempfile::tempdir().expect("a directory");
     let tokens = dir.path().join("tokens.csv");
-    std::fs::write(&tokens, "admin-token,admin,admin-uid,system:masters\nuser-token,bob,bob-uid,devs\n").expect("tokens");
+    std::fs::write(&tokens, "admin-token,admin,admin-uid,system:masters\nuser-token,bob,bob-uid,devs\n")
+        .expect("tokens");
     let flag = format!("--token-auth-file={}", tokens.display());
     let cluster = Cluster::start(1, &[&flag]);
     let results = dir.path().join("results.json");
     let mut command = Command::new("python3");
-    command.arg(&replay).args(["--server", &cluster.server, "--admin-token", "admin-token", "--user-token", "user-token"]);
+    command.arg(&replay).args([
+        "--server",
+        &cluster.server,
+        "--admin-token",
+        "admin-token",
+        "--user-token",
+        "user-token",
+    ]);
     command.args(["-q", "--json"]).arg(&results);
     for (category, _) in FLOORS {
         command.args(["--category", category]);

@@ -61,7 +61,10 @@ fn everyday(cluster: &Cluster) {
     for (kind, patch) in [
         ("json", r#"[{"op": "replace", "path": "/spec/replicas", "value": 3}]"#),
         ("merge", r#"{"spec": {"replicas": 4}}"#),
-        ("strategic", r#"{"spec": {"template": {"spec": {"containers": [{"name": "web", "image": "registry.example/web:2"}]}}}}"#),
+        (
+            "strategic",
+            r#"{"spec": {"template": {"spec": {"containers": [{"name": "web", "image": "registry.example/web:2"}]}}}}"#,
+        ),
     ] {
         k(&["patch", "deployment", "web", "-n", "test", "--type", kind, "-p", patch]);
     }
@@ -73,7 +76,8 @@ fn everyday(cluster: &Cluster) {
     assert!(k(&["rollout", "status", "deployment/web", "-n", "test", "--watch=false"]).contains("Waiting"));
     assert!(k(&["explain", "deployment.spec.strategy"]).contains("DESCRIPTION"));
     k(&["get", "events", "-n", "test"]);
-    let wrong = cluster.file("wrong.yaml", &DEPLOYMENT.replace("replicas: 2", "replicsa: 2").replace("web\n", "web2\n"));
+    let wrong =
+        cluster.file("wrong.yaml", &DEPLOYMENT.replace("replicas: 2", "replicsa: 2").replace("web\n", "web2\n"));
     let wrong = wrong.to_str().expect("a path");
     assert!(cluster.kubectl_fails(&["apply", "-n", "test", "-f", wrong]).contains("replicsa"));
 

@@ -3,7 +3,7 @@
 
     generate.py KUBERNETES > resources.txt
 
-KUBERNETES is a directory with `discovery/*.json` and `bootstrap/*.json` of a running kube-apiserver. Which version of a
+KUBERNETES is a directory with `discovery/*.json`, `openapi-v3/*.json` and `bootstrap/*.json` of a running kube-apiserver. Which version of a
 kind is stored is told by its storage version hash. The format is described in table.rs, which reads it.
 """
 import base64
@@ -43,6 +43,16 @@ def main():
     for service in load(root, "bootstrap", "apis_apiregistration.k8s.io_v1_apiservices.json")["items"]:
         spec = service["spec"]
         priorities[spec.get("group", ""), spec["version"]] = spec["groupPriorityMinimum"], spec["versionPriority"]
+    # Which DELETEs answer with the object rather than a Status.
+    returned = set()
+    for file in glob.glob(os.path.join(root, "openapi-v3", "api*_v*.json")):
+        for path, methods in load(file)["paths"].items():
+            delete = methods.get("delete", {})
+            if delete.get("x-kubernetes-action") == "delete":
+                schema = delete["responses"]["200"]["content"]["application/json"]["schema"]["$ref"]
+                if not schema.endswith(".Status"):
+                    kind = delete["x-kubernetes-group-version-kind"]
+                    returned.add((kind["group"], kind["version"], kind["kind"]))
     items = load(root, "discovery", "aggregated-api.json")["items"] + load(root, "discovery", "aggregated-apis.json")["items"]
     served = {(item["metadata"].get("name", ""), version["version"]) for item in items for version in item["versions"]}
     for item in items:
@@ -71,6 +81,8 @@ def main():
                         words.append(f"stored={home or 'core'}/{stored}")
                     else:
                         words.append(f"stored hashed={stored}")
+                if (group, version_name, kind) in returned:
+                    words.append("returned")
                 print(*words)
                 for sub in resource.get("subresources", ()):
                     of = sub["responseKind"]

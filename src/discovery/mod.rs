@@ -94,6 +94,8 @@ pub struct Resource {
     pub table: Name,
     /// The form in which they are kept; none for resources that are only answered (reviews, bindings).
     pub stored: Option<GroupVersionKind>,
+    /// Whether DELETE answers with the object that was deleted rather than with a Status.
+    pub returns_deleted: bool,
     /// The version that clients are told about in `storageVersionHash`, where it isn't the stored one.
     hashed: Option<Name>,
 }

@@ -9,7 +9,7 @@
 //!
 //! that is: the group's priority and the version's; a resource's plural, singular, kind, whether it is (n)amespaced or
 //! of the (c)luster, its verbs by their letters; and its subresources, with group and version of kinds from elsewhere.
-//! `stored`: objects are kept in this version, or in the one behind `=`. `hashed=`: see `Resource`.
+//! `stored`: objects are kept in this version, or in the one behind `=`. `hashed=`, `returned`: see `Resource`.
 
 use std::sync::Arc;
 
@@ -58,6 +58,7 @@ fn resource(line: &'static str, group: &'static str, version: &'static str) -> R
         subresources: Vec::new(),
         table: table(plural, group),
         stored: None,
+        returns_deleted: false,
         hashed: None,
     };
     for word in words {
@@ -65,6 +66,7 @@ fn resource(line: &'static str, group: &'static str, version: &'static str) -> R
             ("short", names) => resource.short_names = names.split(',').map(Name::from).collect(),
             ("categories", names) => resource.categories = names.split(',').map(Name::from).collect(),
             ("hashed", version) => resource.hashed = Some(version.into()),
+            ("returned", _) => resource.returns_deleted = true,
             ("stored", elsewhere) => {
                 let (group, version) = if elsewhere.is_empty() { (group, version) } else { group_version(elsewhere) };
                 resource.table = table(plural, group);

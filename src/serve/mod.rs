@@ -4,6 +4,7 @@ mod discovery;
 mod handle;
 mod limits;
 mod listen;
+mod openapi;
 mod paths;
 mod tls;
 
@@ -35,6 +36,7 @@ use crate::discovery::Registry;
 use crate::health::Health;
 use crate::loops::{self, Identity};
 use crate::metrics::METRICS;
+use crate::openapi::OpenApi;
 use crate::pki::{ClusterPki, ReplicaPki};
 use crate::server::Server;
 use crate::version;
@@ -62,9 +64,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let address = SocketAddr::new(config.advertise, config.listen.port());
     let stopping = CancellationToken::new();
     let rbac = Rbac::follow(replica.store(), &stopping);
+    let registry = Arc::new(Registry::builtin());
     let server = Arc::new(Server {
         replica: replica.clone(),
-        registry: ArcSwap::from_pointee(Registry::builtin()),
+        openapi: OpenApi::new(registry.clone()),
+        registry: ArcSwap::new(registry),
         settings: config.settings.clone(),
         address: address.to_string(),
         authenticator,

@@ -8,8 +8,8 @@ use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::discovery;
 use super::handle::plain;
+use super::{discovery, openapi};
 use crate::discovery::documents;
 use crate::metrics::METRICS;
 use crate::object::Fields;
@@ -44,6 +44,10 @@ pub async fn answer(
         STATUS => {
             only_get(head)?;
             return Ok(Some(status(server).await));
+        }
+        _ if path.starts_with("/openapi/") => {
+            only_get(head)?;
+            return openapi::answer(server, path, &head.headers).await;
         }
         _ => {
             let answered = discovery::answer(server, path, query, &head.headers)?;
