@@ -242,16 +242,94 @@ pub fn aggregate<T: ToString>(errors: &[T]) -> String {
 }
 
 /// What stands at a path as it is printed, and what type it is of.
-fn lookup<'v>(value: &'v Value, node: Node<'_>, path: &str) -> Option<(&'v Value, Type)> {
+fn lookup<'v, 'n>(value: &'v Value, node: Node<'n>, path: &str) -> Option<(&'v Value, Node<'n>)> {
     let steps = path.split(['.', '[']).map(|step| step.trim_end_matches(']')).filter(|step| !step.is_empty());
-    let (value, node) = steps.fold(Some((value, node)), |at, step| {
+    steps.fold(Some((value, node)), |at, step| {
         let (value, node) = at?;
         match value {
             Value::Array(items) => Some((items.get(step.parse::<usize>().ok()?)?, node.item()?)),
             other => Some((other.get(step)?, node.field(step)?)),
         }
-    })?;
-    Some((value, node.ty()))
+    })
+}
+
+/// Copies the compact JSON of a message, with Go's names of fields, and shows in it what was given empty.
+struct Filling<'t> {
+    rest: &'t str,
+    out: String,
+}
+
+impl Filling<'_> {
+    fn copy(&mut self, length: usize) {
+        let (done, rest) = self.rest.split_at(length);
+        self.out.push_str(done);
+        self.rest = rest;
+    }
+
+    /// The length of what stands here, which is no list or object.
+    fn scalar(&self) -> usize {
+        let bytes = self.rest.as_bytes();
+        if bytes.first() != Some(&b'"') {
+            return self.rest.find([',', ']', '}']).unwrap_or(self.rest.len());
+        }
+        let mut escaped = false;
+        let end = bytes.iter().skip(1).position(|b| {
+            let ends = *b == b'"' && !escaped;
+            escaped = *b == b'\\' && !escaped;
+            ends
+        });
+        end.map_or(self.rest.len(), |end| end + 2)
+    }
+
+    fn value(&mut self, given: Option<(&Value, Node<'_>)>) {
+        match self.rest.as_bytes().first() {
+            Some(b'{') => self.members(b'}', |filling, _| {
+                let key = filling.scalar();
+                let name = filling.rest[..key].trim_matches('"').to_owned();
+                filling.copy(key + 1);
+                given.and_then(|(value, node)| {
+                    let Some(entry) = node.as_struct() else { return Some((value.get(&name)?, node.value()?)) };
+                    let field = entry.fields().iter().find(|field| field.go_name() == name || field.name == name)?;
+                    Some((value.get(&*field.name)?, node.of_field(field)))
+                })
+            }),
+            Some(b'[') => {
+                self.members(b']', |_, i| given.and_then(|(value, node)| Some((value.get(i)?, node.item()?))))
+            }
+            _ => {
+                let length = self.scalar();
+                let empty = match given {
+                    Some((Value::Object(map), node)) if map.is_empty() && matches!(node.ty(), Type::Map(_)) => "{}",
+                    Some((Value::Array(list), node)) if list.is_empty() && matches!(node.ty(), Type::List(_)) => "[]",
+                    _ => return self.copy(length),
+                };
+                match &self.rest[..length] {
+                    "null" => {
+                        self.out.push_str(empty);
+                        self.rest = &self.rest[length..];
+                    }
+                    _ => self.copy(length),
+                }
+            }
+        }
+    }
+
+    /// The members of a list or object; `member` reads the name of each, if it has one, and finds what was given for it.
+    fn members<'g>(&mut self, end: u8, member: impl Fn(&mut Self, usize) -> Option<(&'g Value, Node<'g>)>) {
+        self.copy(1);
+        let mut i = 0;
+        while let Some(next) = self.rest.as_bytes().first() {
+            match next {
+                b if *b == end => return self.copy(1),
+                b',' => self.copy(1),
+                _ => {
+                    let given = member(self, i);
+                    self.value(given);
+                    i += 1;
+                }
+            }
+        }
+    }
 }
 
 /// The errors found so far.
@@ -270,12 +348,12 @@ impl Errors {
     /// Shows the maps and lists that were given empty as they were given. Objects don't tell them from nothing,
     /// messages do.
     pub fn show_as_given(&mut self, given: &Value, node: Node<'_>) {
-        for error in self.0.iter_mut().filter(|error| error.value == "null") {
-            match lookup(given, node, &error.field) {
-                Some((Value::Object(map), Type::Map(_))) if map.is_empty() => error.value = "{}".to_owned(),
-                Some((Value::Array(list), Type::List(_))) if list.is_empty() => error.value = "[]".to_owned(),
-                _ => {}
-            }
+        let shows = |error: &Error| error.value == "null" || error.value.starts_with(['{', '[']);
+        for error in self.0.iter_mut().filter(|error| shows(error)) {
+            let Some(found) = lookup(given, node, &error.field) else { continue };
+            let mut filling = Filling { rest: &error.value, out: String::with_capacity(error.value.len()) };
+            filling.value(Some(found));
+            error.value = filling.out;
         }
     }
 
@@ -350,6 +428,13 @@ mod tests {
         errors.show_as_given(&serde_json::json!({"metadata": {"labels": {}}, "spec": {}}), node);
         let shown: Vec<&str> = errors.0.iter().map(|error| &*error.value).collect();
         assert_eq!(shown, ["{}", "null", "null"]);
+        let mut errors = Errors::default();
+        let shown = r#"{"Volumes":[{"Name":"a,]\\\"","EmptyDir":null}],"NodeSelector":null,"Tolerations":null,"X":1}"#;
+        errors.invalid(&spec, Raw(shown.into()), "");
+        let given = serde_json::json!({"spec": {"volumes": [{"emptyDir": {}}], "nodeSelector": {}, "tolerations": []}});
+        errors.show_as_given(&given, node);
+        let filled = shown.replace("Selector\":null", "Selector\":{}").replace("ons\":null", "ons\":[]");
+        assert_eq!(errors.0[0].value, filled);
     }
 
     #[test]

@@ -30,10 +30,8 @@ const OPEN: &[&str] = &[
     "Service",
     // The decoder does not tell a certificate bundle of no bytes from none.
     "ValidatingWebhookConfiguration",
-    // Within a spec that is shown whole, `[]` reads as none; and a patch that brings raw JSON into another spelling
-    // changes nothing here.
+    // A patch that brings raw JSON into another spelling changes nothing here.
     "ResourceClaim",
-    "ResourceClaimTemplate",
 ];
 
 /// A scenario in which it shows that `[]` is the same as nothing here.

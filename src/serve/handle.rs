@@ -109,6 +109,8 @@ impl Exchange {
         }
         let offer = match self.info.verb {
             Verb::List | Verb::Watch => Offer::Collection,
+            // What is answered and not kept has no table.
+            Verb::Create if resource.stored.is_none() => Offer::Plain,
             _ => Offer::Object,
         };
         let accept = Accept::negotiate(self.accept(), offer)?;

@@ -55,7 +55,8 @@ pub fn review(request: &mut Request) -> Result<Answer> {
             let mut errors = Errors::default();
             check_access(kind, &object, &mut errors);
             if !errors.is_empty() {
-                return Err(ApiError::invalid(&resource.group, kind, "", &errors.0));
+                // Upstream has lost the kind here.
+                return Err(ApiError::invalid(&resource.group, "", "", &errors.0));
             }
             let status = access(request, kind, &object["spec"]);
             fields::manage(request, &options, Face::Main, None, &mut object);
