@@ -99,10 +99,15 @@ impl Accept {
                 return Ok(accept);
             }
         }
-        let served: Vec<&str> = SERVED.iter().map(|(name, _)| *name).collect();
-        let message = format!("only the following media types are accepted: {}", served.join(", "));
-        Err(ApiError::new(406, "NotAcceptable", message))
+        Err(unsupported())
     }
+}
+
+/// The error where a media type is known but not with these parameters.
+pub fn unsupported() -> ApiError {
+    let served: Vec<&str> = SERVED.iter().map(|(name, _)| *name).collect();
+    let message = format!("only the following media types are accepted: {}", served.join(", "));
+    ApiError::new(406, "NotAcceptable", message)
 }
 
 fn not_acceptable(offer: Offer) -> ApiError {

@@ -1,11 +1,11 @@
 //! Discovery: the documents at `/api`, `/apis` and below.
 
 use http::header::{ACCEPT, CONTENT_TYPE, ETAG, HeaderMap, HeaderValue, IF_NONE_MATCH, VARY};
-use http::{Response, StatusCode};
-use serde_json::Value;
+use http::request::Parts;
+use http::{Method, Response, StatusCode};
 
 use crate::discovery::documents::{self, Aggregated};
-use crate::request::negotiate::Offer;
+use crate::request::negotiate::{self, Offer};
 use crate::request::{Accept, Query};
 use crate::respond::{self, Body};
 use crate::server::Server;
@@ -14,9 +14,15 @@ use crate::status::{ApiError, Result};
 const AGGREGATED: &str = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupDiscoveryList";
 
 /// None where the path is none of discovery's.
-pub fn answer(server: &Server, path: &str, query: &Query, headers: &HeaderMap) -> Result<Option<Response<Body>>> {
+pub fn answer(server: &Server, path: &str, query: &Query, head: &Parts) -> Result<Option<Response<Body>>> {
     let registry = server.registry();
+    let headers = &head.headers;
     let parts: Vec<&str> = path.split('/').skip(1).collect();
+    // These two are the aggregator's, which looks at no method and has words of its own for what it can't give.
+    let aggregators = matches!(parts.as_slice(), ["apis"] | ["apis", _]);
+    if !aggregators && !matches!(head.method, Method::GET | Method::HEAD) && matches!(parts[0], "api" | "apis") {
+        return Err(ApiError::method_not_allowed());
+    }
     let document = match parts.as_slice() {
         ["api"] if wants_aggregated(headers) => return Ok(Some(aggregated(registry.aggregated_core(), headers))),
         ["apis"] if wants_aggregated(headers) => return Ok(Some(aggregated(registry.aggregated_groups(), headers))),
@@ -39,13 +45,12 @@ pub fn answer(server: &Server, path: &str, query: &Query, headers: &HeaderMap) -
         },
         _ => return Ok(None),
     };
-    plain(&document, query, headers).map(Some)
-}
-
-fn plain(document: &Value, query: &Query, headers: &HeaderMap) -> Result<Response<Body>> {
     let accept = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
-    let accept = Accept::negotiate(accept, Offer::Plain)?;
-    Ok(respond::document(200, document, accept, query, headers))
+    let accept = Accept::negotiate(accept, Offer::Plain).map_err(|error| match aggregators {
+        true => negotiate::unsupported(),
+        false => error,
+    })?;
+    Ok(Some(respond::document(200, &document, accept, query, headers)))
 }
 
 fn aggregated(document: &Aggregated, headers: &HeaderMap) -> Response<Body> {

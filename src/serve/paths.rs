@@ -49,10 +49,7 @@ pub async fn answer(
             only_get(head)?;
             return openapi::answer(server, path, &head.headers).await;
         }
-        _ => {
-            let answered = discovery::answer(server, path, query, &head.headers)?;
-            return answered.map(|answered| only_get(head).map(|()| answered)).transpose();
-        }
+        _ => return discovery::answer(server, path, query, head),
     };
     only_get(head)?;
     Ok(Some(answer(server)))
