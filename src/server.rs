@@ -9,6 +9,7 @@ use ipnet::IpNet;
 use kontiki_raft::Replica;
 use tokio_util::sync::CancellationToken;
 
+use crate::auth::rbac::Rbac;
 use crate::auth::{Authenticator, Authorizer};
 use crate::discovery::Registry;
 use crate::health::Health;
@@ -55,6 +56,7 @@ pub struct Server {
     pub address: String,
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
+    pub rbac: Arc<Rbac>,
     pub health: Health,
     pub inflight: InFlight,
     /// Cancelled when the server stops: watches end, connections take no more requests.

@@ -53,6 +53,15 @@ impl Time {
         Time { seconds: since.as_secs() as i64, micros: since.subsec_micros() }
     }
 
+    /// Without the fraction of a second.
+    pub fn from_unix(seconds: i64) -> Time {
+        Time { seconds, micros: 0 }
+    }
+
+    pub fn unix(&self) -> i64 {
+        self.seconds
+    }
+
     fn civil(&self) -> String {
         let (days, second) = (self.seconds.div_euclid(86_400), self.seconds.rem_euclid(86_400));
         let (year, month, day) = civil_of(days);

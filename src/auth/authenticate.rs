@@ -1,11 +1,15 @@
 //! Authentication: client certificates, bearer tokens, or else nobody in particular.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
+use kontiki_storage::Store;
+use parking_lot::Mutex;
 use rustls::RootCertStore;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, UnixTime};
@@ -14,6 +18,7 @@ use rustls::server::danger::ClientCertVerifier;
 use sha2::{Digest, Sha256};
 use x509_parser::prelude::{FromDer, X509Certificate};
 
+use super::service_accounts::ServiceAccounts;
 use super::{ANONYMOUS, UNAUTHENTICATED, User, tokens};
 use crate::config::{Authentication, ConfigError};
 use crate::status::{ApiError, Result};
@@ -35,11 +40,22 @@ pub struct Authenticator {
     anonymous: Option<Arc<User>>,
     certificates: Arc<dyn ClientCertVerifier>,
     tokens: tokens::Tokens,
+    pub service_accounts: ServiceAccounts,
+    /// Tokens of service accounts that were good a moment ago.
+    good: Mutex<HashMap<String, (Arc<User>, Instant)>>,
 }
+
+/// How long a verified token is not looked at again, as upstream has it.
+const GOOD_FOR: Duration = Duration::from_secs(10);
+const GOOD: usize = 4096;
 
 impl Authenticator {
     /// `authority` is the cluster's own, PEM; its client certificates are always let in.
-    pub fn new(config: &Authentication, authority: &str) -> std::result::Result<Authenticator, ConfigError> {
+    pub fn new(
+        config: &Authentication,
+        authority: &str,
+        service_account_key: &str,
+    ) -> std::result::Result<Authenticator, ConfigError> {
         let mut roots = RootCertStore::empty();
         for der in CertificateDer::pem_slice_iter(authority.as_bytes()).flatten() {
             roots.add_parsable_certificates([der]);
@@ -57,6 +73,8 @@ impl Authenticator {
             anonymous: config.anonymous.then(|| Arc::new(anonymous)),
             certificates,
             tokens: config.token_file.as_deref().map(tokens::read).transpose()?.unwrap_or_default(),
+            service_accounts: ServiceAccounts::new(&config.service_accounts, service_account_key)?,
+            good: Mutex::default(),
         })
     }
 
@@ -79,19 +97,14 @@ impl Authenticator {
         self.certificates.clone()
     }
 
-    /// Whose token it is.
-    pub fn holder(&self, token: &str) -> Option<&User> {
-        self.tokens.get(token).map(|user| &**user)
-    }
-
-    pub fn authenticate(&self, peer: &Peer, headers: &HeaderMap) -> Result<Arc<User>> {
+    pub fn authenticate(&self, peer: &Peer, headers: &HeaderMap, store: &Store) -> Result<Arc<User>> {
         if let Some(Certificate::Good(user, until)) = &peer.certificate
             && *until > UnixTime::now().as_secs() as i64
         {
             return Ok(user.clone());
         }
         if let Some(token) = bearer_token(headers) {
-            return self.tokens.get(token).cloned().ok_or_else(ApiError::unauthorized);
+            return self.bearer(token, store);
         }
         match (&self.anonymous, &peer.certificate) {
             // Whoever shows something that is not good doesn't get in without it.
@@ -99,7 +112,52 @@ impl Authenticator {
             _ => Err(ApiError::unauthorized()),
         }
     }
+
+    fn bearer(&self, token: &str, store: &Store) -> Result<Arc<User>> {
+        let now = Instant::now();
+        if let Some((user, until)) = self.good.lock().get(token)
+            && *until > now
+        {
+            return Ok(user.clone());
+        }
+        let audiences = &self.service_accounts.audiences;
+        let (user, _) = self.token(token, store, audiences).map_err(|error| {
+            tracing::debug!(error, "bearer token");
+            ApiError::unauthorized()
+        })?;
+        if !self.tokens.contains_key(token) {
+            let mut good = self.good.lock();
+            if good.len() >= GOOD {
+                good.retain(|_, (_, until)| *until > now);
+            }
+            if good.len() < GOOD {
+                good.insert(token.to_owned(), (user.clone(), now + GOOD_FOR));
+            }
+        }
+        Ok(user)
+    }
+
+    /// Whom a token is of, and which of the audiences it is for. The error says what is wrong with it.
+    pub fn token(
+        &self,
+        token: &str,
+        store: &Store,
+        audiences: &[String],
+    ) -> std::result::Result<(Arc<User>, Vec<String>), String> {
+        if let Some(user) = self.tokens.get(token) {
+            // These are for whoever asks this server.
+            let ours = |audience: &&String| self.service_accounts.audiences.contains(audience);
+            let meant: Vec<String> = audiences.iter().filter(ours).cloned().collect();
+            return if meant.is_empty() { Err(INVALID.into()) } else { Ok((user.clone(), meant)) };
+        }
+        match self.service_accounts.verify(&store.view(), token, audiences) {
+            Some(verified) => verified.map(|(user, meant)| (Arc::new(user), meant)),
+            None => Err(INVALID.into()),
+        }
+    }
 }
+
+const INVALID: &str = "invalid bearer token";
 
 fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     let mut words = headers.get(AUTHORIZATION)?.to_str().ok()?.trim().split(' ');

@@ -7,7 +7,7 @@ use super::rbac::{Grant, Rbac, Rule};
 use super::{MASTERS, User};
 use crate::cli::AuthorizationMode;
 use crate::field::go_quote;
-use crate::request::RequestInfo;
+use crate::request::{Query, RequestInfo, Verb};
 use crate::status::ApiError;
 
 /// `authorizer.Attributes`: what somebody wants to do.
@@ -25,7 +25,11 @@ pub enum Target<'a> {
 }
 
 impl<'a> Attributes<'a> {
-    pub fn of(user: &'a User, info: &'a RequestInfo) -> Attributes<'a> {
+    pub fn of(user: &'a User, info: &'a RequestInfo, query: &'a Query) -> Attributes<'a> {
+        let selected = match info.verb {
+            Verb::List | Verb::Watch if info.name.is_empty() => only_name(query.text("fieldSelector")),
+            _ => None,
+        };
         let what = match info.is_resource {
             false => Target::Path(&info.path),
             true => Target::Resource {
@@ -33,7 +37,7 @@ impl<'a> Attributes<'a> {
                 resource: &info.resource,
                 subresource: &info.subresource,
                 namespace: &info.namespace,
-                name: &info.name,
+                name: selected.unwrap_or(&info.name),
             },
         };
         Attributes { user, verb: &info.verb_name, what }
@@ -51,6 +55,15 @@ impl<'a> Attributes<'a> {
             Target::Resource { group, resource, name, .. } => ApiError::forbidden(group, resource, name, message),
         }
     }
+}
+
+/// The one name that a field selector lets through, if it is a plain one: who may read an object may also watch it.
+fn only_name(selector: &str) -> Option<&str> {
+    let name = selector.split(',').find_map(|term| {
+        let (field, value) = term.split_once('=')?;
+        (field == "metadata.name").then(|| value.strip_prefix('=').unwrap_or(value))
+    })?;
+    (!name.is_empty() && !name.contains(['/', '%', '\\']) && !matches!(name, "." | "..")).then_some(name)
 }
 
 impl fmt::Display for Attributes<'_> {

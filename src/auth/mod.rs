@@ -2,7 +2,10 @@
 
 pub mod authenticate;
 pub mod authorize;
+pub mod escalation;
+pub mod impersonate;
 pub mod rbac;
+pub mod service_accounts;
 pub mod tokens;
 
 use std::collections::BTreeMap;

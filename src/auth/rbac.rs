@@ -190,6 +190,12 @@ impl Rbac {
         (all, errors)
     }
 
+    /// The rules of a role, if it is there.
+    pub fn role(&self, kind: &str, namespace: &str, name: &str) -> Option<Vec<Rule>> {
+        let namespace = if kind == "Role" { namespace } else { "" };
+        self.0.read().roles.get(&(namespace.to_owned(), name.to_owned())).map(|rules| rules.to_vec())
+    }
+
     /// Shows the rules of each binding that names the user: those of the cluster first, then the namespace's.
     fn visit(
         &self,

@@ -13,6 +13,7 @@ use prometheus::IntGauge;
 use tokio::time::Instant;
 
 use super::paths;
+use crate::auth::impersonate::impersonated;
 use crate::auth::{Attributes, MASTERS, Peer, User};
 use crate::metrics::{Labels, METRICS};
 use crate::request::negotiate::Offer;
@@ -64,7 +65,10 @@ impl Exchange {
             true => self.started + self.server.settings.request_timeout,
             false => self.started + timeout(&self.query, self.server.settings.request_timeout)?,
         };
-        let user = self.authenticate(peer)?;
+        let mut user = self.authenticate(peer)?;
+        if let Some(other) = impersonated(&user, &self.head.headers, &self.server.authorizer)? {
+            user = Arc::new(other);
+        }
         let writes = !matches!(self.head.method, Method::GET | Method::HEAD | Method::OPTIONS);
         let running = match long_running {
             true => None,
@@ -83,13 +87,13 @@ impl Exchange {
     }
 
     fn authenticate(&self, peer: &Peer) -> Result<Arc<User>> {
-        let user = self.server.authenticator.authenticate(peer, &self.head.headers);
+        let user = self.server.authenticator.authenticate(peer, &self.head.headers, self.server.replica.store());
         METRICS.authentication_attempts.with_label_values(&[if user.is_ok() { "success" } else { "failure" }]).inc();
         user
     }
 
     fn authorize(&self, user: &User) -> Result<()> {
-        let checked = self.server.authorizer.check(&Attributes::of(user, &self.info));
+        let checked = self.server.authorizer.check(&Attributes::of(user, &self.info, &self.query));
         METRICS.authorization_attempts.with_label_values(&[if checked.is_ok() { "allowed" } else { "denied" }]).inc();
         checked
     }

@@ -53,7 +53,11 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let pki = Pki::ensure(&config)?;
-    let authenticator = Authenticator::new(&config.authentication, &pki.cluster.authority.certificate)?;
+    let authenticator = Authenticator::new(
+        &config.authentication,
+        &pki.cluster.authority.certificate,
+        &pki.cluster.service_account_key,
+    )?;
     let certificate = tls::Certificate::new(serving_certificate(&config, &pki)?);
     let tls = tls::server_config(config.tls_min_version, certificate.clone(), authenticator.verifier())?;
     // Before the state is opened, which takes longer than to see that somebody else listens there.
@@ -72,7 +76,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         settings: config.settings.clone(),
         address: address.to_string(),
         authenticator,
-        authorizer: Authorizer::new(&config.authorization, rbac),
+        authorizer: Authorizer::new(&config.authorization, rbac.clone()),
+        rbac,
         health: Health::default(),
         inflight: InFlight::new(config.max_reading, config.max_writing),
         stopping: stopping.clone(),

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use http::header::CONTENT_TYPE;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::request::Parts;
 use http::{HeaderValue, Method, Response, StatusCode};
 use serde_json::{Value, json};
@@ -41,6 +41,8 @@ pub async fn answer(
         "/" => index,
         "/version" => version,
         "/metrics" => metrics,
+        "/.well-known/openid-configuration" => issuer,
+        "/openid/v1/jwks" => key_set,
         STATUS => {
             only_get(head)?;
             return Ok(Some(status(server).await));
@@ -69,13 +71,40 @@ fn has_leader(server: &Server) -> bool {
 /// All paths, as far as they are known beforehand.
 fn index(server: &Server) -> Response<Body> {
     let checks: Vec<String> = crate::health::paths().collect();
-    let others = ["/metrics", "/openapi/v2", "/openapi/v3", "/openapi/v3/", "/version", STATUS];
+    let others = [
+        "/.well-known/openid-configuration",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/openapi/v3/",
+        "/openid/v1/jwks",
+        "/version",
+        STATUS,
+    ];
     let others = others.into_iter().chain(checks.iter().map(String::as_str));
     pretty(&documents::root_paths(&server.registry(), others))
 }
 
 fn version(_: &Server) -> Response<Body> {
     pretty(&documents::version())
+}
+
+/// Who issues the tokens of service accounts.
+fn issuer(server: &Server) -> Response<Body> {
+    let document = server.authenticator.service_accounts.discovery(&server.address);
+    public("application/json", &document)
+}
+
+/// The keys to verify them with.
+fn key_set(server: &Server) -> Response<Body> {
+    public("application/jwk-set+json", &server.authenticator.service_accounts.key_set())
+}
+
+/// What others may keep for a while.
+fn public(content_type: &'static str, document: &Value) -> Response<Body> {
+    let mut response = with_type(content_type, document.to_string().into());
+    response.headers_mut().insert(CACHE_CONTROL, HeaderValue::from_static("public, max-age=3600"));
+    response
 }
 
 fn metrics(server: &Server) -> Response<Body> {

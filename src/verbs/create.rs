@@ -12,7 +12,7 @@ use super::options::WriteOptions;
 use super::subresource::Face;
 use super::{Answer, Request, fields, input, key, services, target};
 use crate::admission::{self, Operation};
-use crate::auth::User;
+use crate::auth::{User, escalation};
 use crate::codec::{canonicalize, encode_for_store};
 use crate::field::Errors;
 use crate::kinds::certificates::CertificateSigningRequest;
@@ -65,6 +65,7 @@ pub fn decide(request: &mut Request, view: &View, options: &WriteOptions, mut ob
     let rules = request.kind()?;
     let write = admission::Write { operation: Operation::Create, old: None };
     let admitted = admission::mutate(request, view, write, &mut object)?;
+    escalation::check(request, &object, None)?;
     input::single_owners(&mut object, true, &mut request.warnings);
     object.set(&["metadata", "uid"], new_uid());
     object.set(&["metadata", "creationTimestamp"], time::now());

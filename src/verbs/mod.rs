@@ -18,6 +18,7 @@ pub mod pods;
 pub mod reviews;
 pub mod services;
 pub mod subresource;
+pub mod tokens;
 pub mod update;
 pub mod watch;
 
@@ -262,6 +263,7 @@ async fn post(request: &mut Request) -> Result<Answer> {
     match (&*request.resource.plural, request.info.subresource.as_str()) {
         ("bindings", "") | ("pods", "binding") => pods::binding(request).await,
         ("pods", "eviction") => pods::eviction(request).await,
+        ("serviceaccounts", "token") => tokens::create(request).await,
         (_, "") if request.resource.stored.is_some() => create::create(request).await,
         (_, "") => reviews::review(request),
         _ => Err(ApiError::method_not_allowed()),

@@ -44,9 +44,12 @@ pub fn review(request: &mut Request) -> Result<Answer> {
             if token.is_empty() {
                 return Err(ApiError::bad_request("token is required for TokenReview in authentication"));
             }
-            let status = match request.server.authenticator.holder(token) {
-                Some(user) => json!({ "authenticated": true, "user": user_info(user) }),
-                None => json!({ "user": {}, "error": "invalid bearer token" }),
+            let server = &request.server;
+            let asked = texts(object.list_at(&["spec", "audiences"]));
+            let audiences = if asked.is_empty() { &server.authenticator.service_accounts.audiences } else { &asked };
+            let status = match server.authenticator.token(token, server.replica.store(), audiences) {
+                Ok((user, meant)) => json!({ "authenticated": true, "user": user_info(&user), "audiences": meant }),
+                Err(error) => json!({ "user": {}, "error": error }),
             };
             fields::manage(request, &options, Face::Main, None, &mut object);
             object.set(&["status"], status);
@@ -147,8 +150,11 @@ fn access(request: &Request, kind: &str, spec: &Value) -> Value {
     }
 }
 
+fn texts(values: &[Value]) -> Vec<String> {
+    values.iter().filter_map(Value::as_str).map(str::to_owned).collect()
+}
+
 fn subject(spec: &Value) -> User {
-    let texts = |values: &[Value]| values.iter().filter_map(Value::as_str).map(str::to_owned).collect::<Vec<_>>();
     let extra = spec.map_at(&["extra"]).into_iter().flatten();
     User {
         name: spec.text_at(&["user"]).to_owned(),
@@ -186,7 +192,7 @@ fn rules(request: &Request, namespace: &str) -> Value {
 mod tests {
     use super::*;
 
-    fn texts(kind: &str, object: Value) -> Vec<String> {
+    fn errors(kind: &str, object: Value) -> Vec<String> {
         let mut errors = Errors::default();
         check_access(kind, &object, &mut errors);
         errors.0.iter().map(ToString::to_string).collect()
@@ -195,7 +201,7 @@ mod tests {
     #[test]
     fn a_question_is_about_one_thing_and_somebody() {
         assert_eq!(
-            texts("SubjectAccessReview", json!({"spec": {}})),
+            errors("SubjectAccessReview", json!({"spec": {}})),
             [
                 "spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or \
                  resourceAttributes must be specified",
@@ -205,11 +211,11 @@ mod tests {
         let local =
             json!({"metadata": {"namespace": "a"}, "spec": {"user": "u", "resourceAttributes": {"namespace": "b"}}});
         assert_eq!(
-            texts("LocalSubjectAccessReview", local),
+            errors("LocalSubjectAccessReview", local),
             ["spec.resourceAttributes.namespace: Invalid value: \"b\": must match metadata.namespace"]
         );
         let own = json!({"spec": {"nonResourceAttributes": {"path": "/", "verb": "get"}}});
-        assert_eq!(texts("SelfSubjectAccessReview", own), Vec::<String>::new());
+        assert_eq!(errors("SelfSubjectAccessReview", own), Vec::<String>::new());
     }
 
     #[test]
