@@ -16,5 +16,5 @@ pub use decode::{Decoded, decode};
 pub use json::{decode_untyped, decode_untyped_strict};
 pub(crate) use request::decode_again;
 pub use request::{Media, Target, Validation, decode_body};
-pub use write::{encode_for_store, to_pretty};
+pub use write::{encode_for_store, escape_html, to_pretty};
 pub use yaml::{from_yaml, to_yaml};

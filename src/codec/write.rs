@@ -37,6 +37,14 @@ pub fn encode_for_store(object: &Value) -> (Vec<u8>, u32) {
     (out, u32::try_from(at).unwrap_or(u32::MAX))
 }
 
+/// JSON as Go's writer escapes it: HTML stays out of strings, and these characters don't occur elsewhere.
+pub fn escape_html(json: String) -> String {
+    if json.contains(['<', '>', '&']) {
+        return json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
+    }
+    json
+}
+
 /// JSON indented by two spaces, as Go's `json.Indent` does it: empty objects and lists stay on one line.
 pub fn to_pretty(value: &Value) -> Vec<u8> {
     serde_json::to_vec_pretty(value).unwrap_or_default()

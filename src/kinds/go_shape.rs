@@ -6,6 +6,7 @@
 use serde_json::Value;
 
 use super::diff;
+use crate::codec::escape_html;
 use crate::field::Raw;
 use crate::schema::{Node, builtin};
 
@@ -73,7 +74,7 @@ fn ordered(value: &Value, node: Option<Node<'_>>) -> Printed {
 fn compact(value: Option<&Value>, part: Part) -> Raw {
     let mut out = String::new();
     write(&mut out, &printed(value, part), None);
-    Raw(escaped(out))
+    Raw(escape_html(out))
 }
 
 /// The unified diff of two structs, line by line.
@@ -81,17 +82,9 @@ pub fn diff(old: Option<&Value>, new: Option<&Value>, shape: Shape) -> String {
     let pretty = |value| {
         let mut out = String::new();
         write(&mut out, &printed(value, Part::Struct(shape)), Some(0));
-        escaped(out)
+        escape_html(out)
     };
     diff::unified(&pretty(old), &pretty(new))
-}
-
-/// Go's JSON writer keeps HTML out of its strings.
-fn escaped(text: String) -> String {
-    if text.contains(['<', '>', '&']) {
-        return text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
-    }
-    text
 }
 
 fn printed(value: Option<&Value>, part: Part) -> Printed {

@@ -5,6 +5,8 @@
 
 use serde_json::{Map, Value};
 
+use crate::codec::escape_html;
+
 /// The root, or any node below it.
 pub type Set = Map<String, Value>;
 
@@ -172,10 +174,7 @@ pub fn write_json(out: &mut String, value: &Value) {
             out.push_str(text);
             out.push('"');
         }
-        other => {
-            let text = other.to_string();
-            out.push_str(&text.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026"));
-        }
+        other => out.push_str(&escape_html(other.to_string())),
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use serde_json::{Value, json};
 
 use super::{Write, apply, entries, reset, update};
-use crate::codec::{Validation, canonicalize, decode};
+use crate::codec::{Target, Validation, canonicalize, decode};
 use crate::kinds;
 use crate::object::Fields;
 use crate::patch::tests::{concrete, scenarios, target_of};
@@ -230,4 +230,79 @@ fn entries_of_another_version_lose_its_fields() {
     assert_eq!(fields_of(&second, "one"), Some(&json!({"f:spec": {"f:scaleTargetRef": {}}})));
     assert_eq!(fields_of(&second, "two"), Some(&json!({"f:spec": {"f:maxReplicas": {}}})));
     assert_eq!(fields_of(&second, "gone"), None);
+}
+
+const CONFIG_MAP: Target<'static> = Target { group: "", version: "v1", kind: "ConfigMap" };
+const DEPLOYMENT: Target<'static> = Target { group: "apps", version: "v1", kind: "Deployment" };
+
+fn applied_by(
+    manager: &str,
+    target: Target<'_>,
+    live: Option<&Value>,
+    said: Value,
+    force: bool,
+) -> Result<Value, String> {
+    let api_version = if target.group.is_empty() { "v1" } else { "apps/v1" };
+    let mut configuration = said;
+    configuration["apiVersion"] = api_version.into();
+    configuration["kind"] = target.kind.into();
+    let body = configuration.to_string();
+    let write = write(api_version, target.kind, "", manager);
+    let applied = apply(write, target, live, body.as_bytes(), Validation::Strict, force);
+    applied.map(|(object, _)| object).map_err(|error| error.message)
+}
+
+#[test]
+fn what_an_applier_no_longer_says_goes_unless_somebody_owns_it() {
+    let data = |live: Option<&Value>, manager: &str, data: Value| {
+        applied_by(manager, CONFIG_MAP, live, json!({"metadata": {"name": "a"}, "data": data}), false)
+            .expect("no conflict")
+    };
+    let first = data(None, "one", json!({"a": "1", "b": "1", "c": "1"}));
+    let second = data(Some(&first), "two", json!({"b": "1"}));
+    assert_eq!(fields_of(&second, "two"), Some(&json!({"f:data": {"f:b": {}}})));
+    let third = data(Some(&second), "one", json!({"c": "1"}));
+    assert_eq!(third["data"], json!({"b": "1", "c": "1"}));
+    let last = data(Some(&third), "one", json!({}));
+    assert_eq!(last["data"], json!({"b": "1"}));
+    let mut updated = last.clone();
+    updated["data"]["b"] = "2".into();
+    update(write("v1", "ConfigMap", "", "three"), Some(&last), &mut updated);
+    let refused =
+        applied_by("two", CONFIG_MAP, Some(&updated), json!({"metadata": {"name": "a"}, "data": {"b": "1"}}), false);
+    assert_eq!(
+        refused.expect_err("a conflict"),
+        r#"Apply failed with 1 conflict: conflict with "three" using v1: .data.b"#
+    );
+}
+
+#[test]
+fn elements_are_merged_by_their_keys() {
+    let containers = |containers: Value| json!({"metadata": {"name": "d"}, "spec": {"template": {"spec": {"containers": containers}}}});
+    let by = |live: Option<&Value>, manager: &str, said: Value, force: bool| {
+        applied_by(manager, DEPLOYMENT, live, containers(said), force)
+    };
+    let names = |object: &Value| {
+        let list = object.list_at(&["spec", "template", "spec", "containers"]).iter();
+        list.map(|container| container.text_at(&["name"]).to_owned()).collect::<Vec<_>>().join(" ")
+    };
+    let first =
+        by(None, "one", json!([{"name": "a", "image": "a"}, {"name": "b", "image": "b"}]), false).expect("created");
+    let second = by(Some(&first), "two", json!([{"name": "z", "image": "z"}, {"name": "b"}]), false).expect("merged");
+    assert_eq!(names(&second), "a z b");
+    let third = by(Some(&second), "two", json!([{"name": "b"}, {"name": "a"}]), false).expect("reordered");
+    assert_eq!(names(&third), "b a");
+    let told = by(Some(&third), "two", json!([{"name": "a", "image": "other"}]), false).expect_err("a conflict");
+    assert_eq!(
+        told,
+        r#"Apply failed with 1 conflict: conflict with "one": .spec.template.spec.containers[name="a"].image"#
+    );
+    let forced = by(Some(&third), "two", json!([{"name": "a", "image": "other"}]), true).expect("forced");
+    let own = json!({"k:{\"name\":\"a\"}": {".": {}, "f:image": {}, "f:name": {}}});
+    assert_eq!(
+        fields_of(&forced, "two").and_then(|fields| fields.at(&["f:spec", "f:template", "f:spec", "f:containers"])),
+        Some(&own)
+    );
+    let told = by(None, "one", json!([{"name": "a"}, {"name": "a"}]), false).expect_err("twice");
+    assert!(told.ends_with(r#".spec.template.spec.containers: duplicate entries for key [name="a"]"#), "{told}");
 }

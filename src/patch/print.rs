@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Number, Value};
 
+use crate::codec::escape_html;
 use crate::schema::Node;
 
 /// Marks a map whose members upstream holds in a Go map: it prints them in the order of their names. All others are
@@ -12,11 +13,7 @@ pub const TRACE: &str = "\u{0}";
 pub fn json(node: Node<'_>, value: &Value) -> String {
     let mut out = String::new();
     write(&mut out, Some(node), value);
-    // Go's JSON writer keeps HTML out of its strings; outside of them these don't occur.
-    if out.contains(['<', '>', '&']) {
-        out = out.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026");
-    }
-    out
+    escape_html(out)
 }
 
 fn write(out: &mut String, node: Option<Node<'_>>, value: &Value) {
