@@ -243,13 +243,10 @@ pub fn aggregate<T: ToString>(errors: &[T]) -> String {
 
 /// What stands at a path as it is printed, and what type it is of.
 fn lookup<'v, 'n>(value: &'v Value, node: Node<'n>, path: &str) -> Option<(&'v Value, Node<'n>)> {
-    let steps = path.split(['.', '[']).map(|step| step.trim_end_matches(']')).filter(|step| !step.is_empty());
-    steps.fold(Some((value, node)), |at, step| {
-        let (value, node) = at?;
-        match value {
-            Value::Array(items) => Some((items.get(step.parse::<usize>().ok()?)?, node.item()?)),
-            other => Some((other.get(step)?, node.field(step)?)),
-        }
+    let mut steps = path.split(['.', '[']).map(|step| step.trim_end_matches(']')).filter(|step| !step.is_empty());
+    steps.try_fold((value, node), |(value, node), step| match value {
+        Value::Array(items) => Some((items.get(step.parse::<usize>().ok()?)?, node.item()?)),
+        other => Some((other.get(step)?, node.field(step)?)),
     })
 }
 

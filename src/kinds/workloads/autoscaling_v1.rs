@@ -290,8 +290,8 @@ pub fn to_v1(object: &mut Value) {
         object.set(&["spec", "targetCPUUtilizationPercentage"], share);
     }
     let shares = current.iter().filter(|m| is_cpu(m));
-    let shares = shares.filter_map(|m| m.int_at(&["resource", "current", "averageUtilization"]));
-    if let Some(share) = shares.last() {
+    let mut shares = shares.filter_map(|m| m.int_at(&["resource", "current", "averageUtilization"]));
+    if let Some(share) = shares.next_back() {
         object.set(&["status", "currentCPUUtilizationPercentage"], share);
     }
     for (part, fields) in [("spec", &["metrics", "behavior"]), ("status", &["currentMetrics", "conditions"])] {
