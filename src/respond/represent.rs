@@ -8,7 +8,7 @@ use serde_json::{Map, Value, json};
 
 use super::{content_type, pretty};
 use crate::codec::{self, Media};
-use crate::discovery::Resource;
+use crate::discovery::{Name, Resource};
 use crate::facts;
 use crate::kinds;
 use crate::object::Fields;
@@ -30,6 +30,7 @@ enum Include {
 pub struct Representation {
     resource: Arc<Resource>,
     accept: Accept,
+    table: Name,
     include: Include,
     pretty: bool,
     /// Whether stored bytes are what is asked for.
@@ -70,7 +71,11 @@ impl Representation {
             (Shape::Table, "" | "Metadata") => Include::Metadata,
             (Shape::Table, "Object") => Include::Object,
             (Shape::Table, other) => {
-                let why = format!("unrecognized includeObject value: {}", crate::field::go_quote(other));
+                let why = format!(
+                    "Unable to convert to Table as requested: includeObject: Invalid value: {}: must be 'Metadata', \
+                     'Object', 'None', or empty",
+                    crate::field::go_quote(other)
+                );
                 return Err(ApiError::bad_request(why));
             }
             _ => Include::Metadata,
@@ -80,7 +85,9 @@ impl Representation {
             && request.accept.shape == Shape::Object
             && !pretty
             && request.resource.is_stored_version();
-        Ok(Representation { resource: request.resource.clone(), accept: request.accept, include, pretty, stored })
+        let table = table::name(&request.resource, &request.info.subresource);
+        let resource = request.resource.clone();
+        Ok(Representation { resource, accept: request.accept, table, include, pretty, stored })
     }
 
     pub(super) fn is_stored(&self) -> bool {
@@ -137,7 +144,7 @@ impl Representation {
             Shape::Table => {
                 let version = value.at(&["metadata", "resourceVersion"]).cloned();
                 let metadata = version.map_or_else(|| json!({}), |version| json!({ "resourceVersion": version }));
-                let row = self.row(value)?;
+                let row = self.row(value);
                 self.table(metadata, vec![row], true)
             }
         };
@@ -209,10 +216,9 @@ impl Representation {
                 })
             }
             Shape::Table => {
-                let mut rows = Vec::with_capacity(list.records.len());
-                for record in &list.records {
-                    rows.push(self.row(decode(record)?)?);
-                }
+                let mut objects = list.records.iter().map(decode).collect::<Result<Vec<_>>>()?;
+                table::arrange(&self.table, &mut objects);
+                let rows = objects.into_iter().map(|object| self.row(object)).collect();
                 self.table(metadata, rows, true)
             }
         };
@@ -228,13 +234,28 @@ impl Representation {
         json!({ "kind": "PartialObjectMetadata", "apiVersion": self.meta_version(), "metadata": metadata })
     }
 
-    fn row(&self, object: Value) -> Result<Value> {
-        let cells = table::cells(&self.resource, &object);
-        Ok(match self.include {
-            Include::None => json!({ "cells": cells, "object": null }),
-            Include::Metadata => json!({ "cells": cells, "object": self.partial(object) }),
-            Include::Object => json!({ "cells": cells, "object": object }),
-        })
+    fn row(&self, object: Value) -> Value {
+        let mut row = json!({ "cells": self.cells(&object) });
+        if let Some(conditions) = table::conditions(&self.table, &object) {
+            row["conditions"] = conditions;
+        }
+        row["object"] = match self.include {
+            Include::None => Value::Null,
+            Include::Metadata => self.partial(object),
+            Include::Object => object,
+        };
+        row
+    }
+
+    fn cells(&self, object: &Value) -> table::Cells {
+        match kinds::find(&self.resource.group, &self.resource.kind) {
+            Some(kind) if !self.resource.is_stored_version() => {
+                let mut stored = object.clone();
+                kind.to_storage(&mut stored);
+                table::cells(&self.table, &stored)
+            }
+            _ => table::cells(&self.table, object),
+        }
     }
 
     fn table(&self, metadata: Value, rows: Vec<Value>, columns: bool) -> Value {
@@ -242,7 +263,7 @@ impl Representation {
             "kind": "Table",
             "apiVersion": self.meta_version(),
             "metadata": metadata,
-            "columnDefinitions": if columns { table::columns(&self.resource) } else { Value::Null },
+            "columnDefinitions": if columns { table::columns(&self.table) } else { Value::Null },
             "rows": rows,
         })
     }
@@ -313,13 +334,9 @@ impl WatchEncoder {
             Shape::Partial | Shape::PartialList => representation.partial(object),
             Shape::Table => {
                 let version = object.at(&["metadata", "resourceVersion"]).cloned().unwrap_or(Value::Null);
-                match representation.row(object) {
-                    Ok(row) => {
-                        let columns = std::mem::take(&mut self.columns);
-                        representation.table(json!({ "resourceVersion": version }), vec![row], columns)
-                    }
-                    Err(error) => error.to_status(),
-                }
+                let row = representation.row(object);
+                let columns = std::mem::take(&mut self.columns);
+                representation.table(json!({ "resourceVersion": version }), vec![row], columns)
             }
         };
         frame(representation.accept.media, change, &value)
