@@ -141,7 +141,7 @@ impl Kind for Secret {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut Errors) {
-        meta::immutable(errors, &Path::new("type"), object.at(&["type"]), old.at(&["type"]));
+        meta::immutable_text(errors, &Path::new("type"), object.text_at(&["type"]), old.text_at(&["type"]));
         check_immutable(object, old, &["data"], errors);
         self.validate(object, errors);
     }

@@ -125,7 +125,7 @@ impl Kind for RuntimeClass {
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut Errors) {
         self.validate(object, errors);
-        meta::immutable(errors, &Path::new("handler"), object.at(&["handler"]), old.at(&["handler"]));
+        meta::immutable_text(errors, &Path::new("handler"), object.text_at(&["handler"]), old.text_at(&["handler"]));
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {

@@ -9,7 +9,7 @@ use super::names;
 use super::pod_parts;
 use super::quantity;
 use super::volume_sources::csi_driver_name;
-use super::{Kind, copy_field};
+use super::{Kind, NameForm, copy_field};
 use crate::field::{Errors, Path, Raw};
 use crate::object::Fields;
 
@@ -656,6 +656,10 @@ impl Kind for DeviceClass {
         "DeviceClass"
     }
 
+    fn name_form(&self) -> NameForm {
+        NameForm::Own
+    }
+
     fn has_status(&self) -> bool {
         false
     }
@@ -665,6 +669,7 @@ impl Kind for DeviceClass {
     }
 
     fn validate(&self, object: &Value, errors: &mut Errors) {
+        meta::long_name(errors, object);
         let spec = Path::new("spec");
         check_selectors(object.list_at(&["spec", "selectors"]), &spec.child("selectors"), errors);
         bounded(object.list_at(&["spec", "config"]), MAX_CONFIGS, &spec.child("config"), errors, check_config);

@@ -204,7 +204,7 @@ impl Kind for EndpointSlice {
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut Errors) {
         self.validate(object, errors);
         let field = "addressType";
-        meta::immutable(errors, &Path::new(field), object.at(&[field]), old.at(&[field]));
+        meta::immutable_text(errors, &Path::new(field), object.text_at(&[field]), old.text_at(&[field]));
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {

@@ -25,6 +25,13 @@ pub fn immutable(errors: &mut Errors, path: &Path<'_>, new: Option<&Value>, old:
     }
 }
 
+/// The same for a text that Go holds by value: absent is empty.
+pub fn immutable_text(errors: &mut Errors, path: &Path<'_>, new: &str, old: &str) {
+    if new != old {
+        errors.invalid(path, new, FIELD_IMMUTABLE);
+    }
+}
+
 pub fn labels(errors: &mut Errors, path: &Path<'_>, labels: &Value) {
     for (key, value) in labels.as_object().into_iter().flatten() {
         names::invalid_each(errors, path, key, names::qualified_name(key));
@@ -154,6 +161,17 @@ fn name_messages(form: NameForm, name: &str, prefix: bool) -> Vec<String> {
         NameForm::PathSegment if prefix => names::path_segment_prefix(name),
         NameForm::PathSegment => names::path_segment(name),
         NameForm::Own => Vec::new(),
+    }
+}
+
+/// A name that upstream checks by its newer, declarative rules: they count bytes, and do not look at what a name is
+/// generated from.
+pub fn long_name(errors: &mut Errors, object: &Value) {
+    let name = object.text_at(&["metadata", "name"]);
+    if !name.is_empty() {
+        let messages = names::dns_subdomain(name).into_iter();
+        let messages = messages.map(|message| message.replace("253 characters", "253 bytes")).collect();
+        names::invalid_each(errors, &METADATA.child("name"), name, messages);
     }
 }
 

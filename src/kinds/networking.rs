@@ -282,7 +282,7 @@ impl Kind for IngressClass {
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut Errors) {
         let spec = Path::new("spec");
         let field = ["spec", "controller"];
-        meta::immutable(errors, &spec.child("controller"), object.at(&field), old.at(&field));
+        meta::immutable_text(errors, &spec.child("controller"), object.text_at(&field), old.text_at(&field));
         self.validate(object, errors);
     }
 }

@@ -87,13 +87,14 @@ impl Kind for StorageClass {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut Errors) {
-        for field in ["parameters", "provisioner", "reclaimPolicy"] {
-            if object.at(&[field]) != old.at(&[field]) {
-                errors.forbidden(&Path::new(field), format!("updates to {field} are forbidden."));
-            }
+        let (path, provisioner) = (Path::new("provisioner"), object.text_at(&["provisioner"]));
+        if provisioner.is_empty() {
+            errors.required(&path, "");
         }
-        let field = "volumeBindingMode";
-        meta::immutable(errors, &Path::new(field), object.at(&[field]), old.at(&[field]));
+        meta::immutable_text(errors, &path, provisioner, old.text_at(&["provisioner"]));
+        for field in ["parameters", "reclaimPolicy", "volumeBindingMode"] {
+            meta::immutable(errors, &Path::new(field), object.at(&[field]), old.at(&[field]));
+        }
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {

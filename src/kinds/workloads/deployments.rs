@@ -9,7 +9,7 @@ use super::{
 };
 use crate::field::{Errors, Path};
 use crate::kinds::go_shape::{self, Part, Shape};
-use crate::kinds::{Kind, NameForm, Selectable, copy_field, meta, names, pods, selector};
+use crate::kinds::{Kind, NameForm, Selectable, copy_field, meta, pods, selector};
 use crate::object::Fields;
 
 pub static KINDS: &[&dyn Kind] = &[&Deployment, &ReplicaSet, &ReplicationController, &ControllerRevision];
@@ -308,14 +308,7 @@ impl Kind for ReplicationController {
     }
 
     fn validate(&self, object: &Value, errors: &mut Errors) {
-        let name = object.text_at(&["metadata", "name"]);
-        if !name.is_empty() {
-            let metadata = Path::new("metadata");
-            let messages = names::dns_subdomain(name).into_iter();
-            // Upstream checks this name by its newer, declarative rules, which count bytes.
-            let messages = messages.map(|message| message.replace("253 characters", "253 bytes")).collect();
-            names::invalid_each(errors, &metadata.child("name"), name, messages);
-        }
+        meta::long_name(errors, object);
         let spec = &object["spec"];
         let path = Path::new("spec");
         nonnegative_fields(errors, &path, spec, &["replicas", "minReadySeconds"]);
