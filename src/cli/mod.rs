@@ -25,7 +25,8 @@ pub use serve::{AuthorizationMode, ServeFlags, TlsVersion};
     export KUBECONFIG=./data/admin.kubeconfig\n\n  \
     # The first of three replicas\n  \
     kontiki pki init --pki-dir ./pki\n  \
-    kontiki serve --name n1 --data-dir ./n1 --secure-port 6443 --pki-dir ./pki --peer-address 127.0.0.1:7001 \\\n      \
+    kontiki serve --name n1 --data-dir ./n1 --secure-port 6443 --pki-dir ./pki \\\n      \
+    --peer-address 127.0.0.1:7001 \\\n      \
     --initial-cluster n1=127.0.0.1:7001,n2=127.0.0.1:7002,n3=127.0.0.1:7003\n\n  \
     # How the replicas are\n  \
     kontiki status\n\n\

@@ -15,7 +15,8 @@ use crate::time::parse_duration;
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
     kontiki serve --data-dir ./data --secure-port 6443\n\n  \
-    kontiki serve --name n1 --data-dir ./n1 --secure-port 6443 --pki-dir ./pki --peer-address 127.0.0.1:7001 \\\n      \
+    kontiki serve --name n1 --data-dir ./n1 --secure-port 6443 --pki-dir ./pki \\\n      \
+    --peer-address 127.0.0.1:7001 \\\n      \
     --initial-cluster n1=127.0.0.1:7001,n2=127.0.0.1:7002,n3=127.0.0.1:7003")]
 pub struct ServeFlags {
     /// Where this replica keeps its state: log, objects, certificates
