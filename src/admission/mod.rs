@@ -3,6 +3,8 @@
 //! A plugin sees the object in its stored version and the state that the write is decided on. What it relies on it can
 //! make a condition of the write's transaction.
 
+mod certificates;
+mod escalation;
 mod ingress;
 mod lifecycle;
 mod limits;
@@ -105,9 +107,14 @@ static CHAIN: &[Plugin] = &[
     storage::DEFAULT_CLASS,
     storage::RESIZE,
     pods::RUNTIME_CLASS,
+    certificates::APPROVAL,
+    certificates::SIGNING,
+    certificates::SUBJECT,
     ingress::PLUGIN,
     pods::TOPOLOGY_LABELS,
     quota::PLUGIN,
+    // Not one of upstream's plugins, which checks it where it stores these kinds.
+    escalation::PLUGIN,
 ];
 
 /// The name of the newest object with one of these annotations set to `true`; of several of one second, the first.

@@ -2,7 +2,7 @@
 
 pub mod authenticate;
 pub mod authorize;
-pub mod escalation;
+pub mod cover;
 pub mod impersonate;
 pub mod rbac;
 pub mod service_accounts;

@@ -44,10 +44,10 @@ impl Rule {
 }
 
 #[derive(Deserialize)]
-struct Role {
+pub struct Role {
     /// Null in roles that are put together from others.
     #[serde(default, deserialize_with = "or_default")]
-    rules: Vec<Rule>,
+    pub rules: Vec<Rule>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -188,12 +188,6 @@ impl Rbac {
             false
         });
         (all, errors)
-    }
-
-    /// The rules of a role, if it is there.
-    pub fn role(&self, kind: &str, namespace: &str, name: &str) -> Option<Vec<Rule>> {
-        let namespace = if kind == "Role" { namespace } else { "" };
-        self.0.read().roles.get(&(namespace.to_owned(), name.to_owned())).map(|rules| rules.to_vec())
     }
 
     /// Shows the rules of each binding that names the user: those of the cluster first, then the namespace's.

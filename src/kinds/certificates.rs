@@ -333,13 +333,29 @@ fn decoded(base64: &str) -> String {
     String::from_utf8(STANDARD.decode(base64).unwrap_or_default()).unwrap_or_default()
 }
 
-/// A certificate request that its own key has signed.
-fn check_request(base64: &str) -> Result<(), String> {
+fn request_der(base64: &str) -> Result<Vec<u8>, String> {
     let text = decoded(base64);
     let pem = next_pem(&text).map(|(pem, _)| pem).filter(|pem| pem.label == "CERTIFICATE REQUEST");
-    let pem = pem.ok_or("PEM block type must be CERTIFICATE REQUEST")?;
-    let (_, request) =
-        X509CertificationRequest::from_der(&pem.bytes).map_err(|_| "x509: malformed certificate request".to_owned())?;
+    pem.map(|pem| pem.bytes).ok_or_else(|| "PEM block type must be CERTIFICATE REQUEST".to_owned())
+}
+
+fn parse_request(der: &[u8]) -> Result<X509CertificationRequest<'_>, String> {
+    let parsed = X509CertificationRequest::from_der(der);
+    parsed.map(|(_, request)| request).map_err(|_| "x509: malformed certificate request".to_owned())
+}
+
+/// The groups that the certificate would make its holder a member of.
+pub fn requested_groups(object: &Value) -> Result<Vec<String>, String> {
+    let der = request_der(object.text_at(&["spec", "request"]))?;
+    let request = parse_request(&der)?;
+    let organizations = request.certification_request_info.subject.iter_organization();
+    Ok(organizations.filter_map(|name| name.as_str().ok()).map(str::to_owned).collect())
+}
+
+/// A certificate request that its own key has signed.
+fn check_request(base64: &str) -> Result<(), String> {
+    let der = request_der(base64)?;
+    let request = parse_request(&der)?;
     request.verify_signature().map_err(|_| {
         let algorithm = request.certification_request_info.subject_pki.algorithm.algorithm.to_id_string();
         let words = match algorithm.as_str() {

@@ -12,12 +12,13 @@ use super::options::WriteOptions;
 use super::subresource::Face;
 use super::{Answer, Request, fields, input, key, services, target};
 use crate::admission::{self, Operation};
-use crate::auth::{User, escalation};
+use crate::auth::{Attributes, User};
 use crate::codec::{canonicalize, encode_for_store};
 use crate::field::Errors;
 use crate::kinds::certificates::CertificateSigningRequest;
 use crate::kinds::{Kind, meta};
 use crate::object::Fields;
+use crate::request::Verb;
 use crate::status::{ApiError, Details, Result};
 use crate::time;
 
@@ -65,7 +66,6 @@ pub fn decide(request: &mut Request, view: &View, options: &WriteOptions, mut ob
     let rules = request.kind()?;
     let write = admission::Write { operation: Operation::Create, old: None };
     let admitted = admission::mutate(request, view, write, &mut object)?;
-    escalation::check(request, &object, None)?;
     input::single_owners(&mut object, true, &mut request.warnings);
     object.set(&["metadata", "uid"], new_uid());
     object.set(&["metadata", "creationTimestamp"], time::now());
@@ -88,6 +88,11 @@ pub fn decide(request: &mut Request, view: &View, options: &WriteOptions, mut ob
         return Err(request.invalid(&name, errors));
     }
     request.warnings.extend(rules.warnings(&object, None));
+    // Who may update may not always create.
+    if request.info.verb != Verb::Create {
+        let attributes = Attributes { verb: "create", ..Attributes::of(&request.user, &request.info, &request.query) };
+        request.server.authorizer.check(&attributes)?;
+    }
     let validated = admission::validate(request, view, write, &object)?;
     match object.text_at(&["metadata", "resourceVersion"]) {
         "" => {}

@@ -10,7 +10,6 @@ use super::options::WriteOptions;
 use super::subresource::Face;
 use super::{Answer, Request, decode_stored, delete, fields, input, services, target};
 use crate::admission::{self, Operation};
-use crate::auth::escalation;
 use crate::codec::{canonicalize, encode_for_store};
 use crate::field::{Errors, Path};
 use crate::kinds::meta;
@@ -82,7 +81,6 @@ pub fn decide(
     let mut object = make(request, Some(&old))?;
     let write = admission::Write { operation: Operation::Update, old: Some(&old) };
     let admitted = admission::mutate(request, view, write, &mut object)?;
-    escalation::check(request, &object, Some(&old))?;
     input::single_owners(&mut object, true, &mut request.warnings);
     check_version(request, &object, record, rules.unconditional_update())?;
     let claims = match face {
