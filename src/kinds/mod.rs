@@ -85,6 +85,11 @@ pub trait Kind: Sync {
     /// The reverse, to `version` (in place, `apiVersion` included).
     fn from_storage(&self, _object: &mut Value, _version: &str) {}
 
+    /// Annotations that stand for fields of upstream's internal version. Metadata that is shown alone lacks them.
+    fn field_annotations(&self) -> &'static [&'static str] {
+        &[]
+    }
+
     /// Clears or sets what a client can't decide at creation (status, generation-like counters), before validation.
     /// `metadata.generation` is set by the caller where [`Kind::counts_generation`] says so.
     fn prepare_create(&self, object: &mut Value) {

@@ -229,8 +229,19 @@ impl Representation {
         format!("meta.k8s.io/{}", self.accept.meta_version)
     }
 
+    /// Only the metadata, of the stored version.
     fn partial(&self, mut object: Value) -> Value {
-        let metadata = object.take_at(&["metadata"]).unwrap_or_else(|| json!({}));
+        let kind = kinds::find(&self.resource.group, &self.resource.kind);
+        if let Some(kind) = kind.filter(|_| !self.resource.is_stored_version()) {
+            kind.to_storage(&mut object);
+        }
+        let mut metadata = object.take_at(&["metadata"]).unwrap_or_else(|| json!({}));
+        for annotation in kind.map_or(&[][..], |kind| kind.field_annotations()) {
+            metadata.take_at(&["annotations", annotation]);
+            if metadata.map_at(&["annotations"]).is_some_and(Map::is_empty) {
+                metadata.take_at(&["annotations"]);
+            }
+        }
         json!({ "kind": "PartialObjectMetadata", "apiVersion": self.meta_version(), "metadata": metadata })
     }
 

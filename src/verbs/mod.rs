@@ -125,7 +125,12 @@ impl Request {
     }
 
     pub fn not_found(&self) -> ApiError {
-        ApiError::not_found(&self.resource.group, &self.resource.plural, &self.info.name)
+        // Upstream's store of these says their name in the singular.
+        let named = match &*self.resource.plural {
+            "componentstatuses" => &self.resource.singular,
+            plural => plural,
+        };
+        ApiError::not_found(&self.resource.group, named, &self.info.name)
     }
 
     /// A view that has everything which was acknowledged to anybody before now.

@@ -130,6 +130,10 @@ impl Kind for DaemonSet {
         }
     }
 
+    fn field_annotations(&self) -> &'static [&'static str] {
+        &[TEMPLATE_GENERATION]
+    }
+
     fn prepare_create(&self, object: &mut Value) {
         prepare_create(object);
         let generation = template_generation(object).max(1);
