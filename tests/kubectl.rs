@@ -41,7 +41,16 @@ fn everyday(cluster: &Cluster) {
     for namespace in ["default", "kube-system", "kube-public", "kube-node-lease"] {
         assert!(k(&["get", "namespaces", "-o", "name"]).contains(&format!("namespace/{namespace}\n")));
     }
-    assert!(k(&["get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"]).starts_with("10.0.0."));
+    // Made by the leader once it serves.
+    let mut address = String::new();
+    for _ in 0..100 {
+        let output = cluster.kubectl_output(&["get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"]);
+        address = String::from_utf8_lossy(&output.stdout).into_owned();
+        if output.status.success() {
+            break;
+        }
+    }
+    assert!(address.starts_with("10.0.0."), "{address}");
 
     let manifest = cluster.file("web.yaml", DEPLOYMENT);
     let manifest = manifest.to_str().expect("a path");

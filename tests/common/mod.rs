@@ -1,5 +1,7 @@
 //! A cluster behind a balancer, run by `kontiki-chaos`, and a kubectl that is pointed at it.
 
+#![allow(dead_code, reason = "each test binary uses its own part of this module")]
+
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
@@ -7,6 +9,7 @@ use std::process::{Child, Command, Output, Stdio};
 pub struct Cluster {
     chaos: Child,
     pub kubeconfig: PathBuf,
+    /// The balancer.
     pub server: String,
     dir: tempfile::TempDir,
 }
