@@ -10,9 +10,11 @@ use std::time::{Duration, SystemTime};
 use kontiki_storage::Stats;
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry, TextEncoder,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    TextEncoder,
 };
 
+use crate::discovery::Resource;
 use crate::request::{Query, RequestInfo, Verb};
 
 /// Of this process.
@@ -27,13 +29,41 @@ pub struct Metrics {
     pub inflight: IntGaugeVec,
     pub long_running: IntGaugeVec,
     pub terminations: IntCounterVec,
-    pub authentication_attempts: IntCounterVec,
-    pub authorization_attempts: IntCounterVec,
+    pub authentication: Attempts,
+    pub authorization: Attempts,
     pub handshake_errors: IntCounter,
-    /// `group`, `version`, `resource`.
-    pub watch_events: IntCounterVec,
-    /// Bytes; the same labels.
-    pub watch_event_sizes: HistogramVec,
+    watch_events: IntCounterVec,
+    watch_event_sizes: HistogramVec,
+}
+
+/// What came out well and what didn't.
+pub struct Attempts {
+    good: IntCounter,
+    bad: IntCounter,
+}
+
+impl Attempts {
+    fn of(counters: IntCounterVec, good: &str, bad: &str) -> Attempts {
+        let counter = |result| counters.with_label_values(&[result]);
+        Attempts { good: counter(good), bad: counter(bad) }
+    }
+
+    pub fn count(&self, good: bool) {
+        if good { self.good.inc() } else { self.bad.inc() }
+    }
+}
+
+/// What watches of one resource are sent.
+pub struct Watched {
+    events: IntCounter,
+    sizes: Histogram,
+}
+
+impl Watched {
+    pub fn event(&self, size: usize) {
+        self.events.inc();
+        self.sizes.observe(size as f64);
+    }
 }
 
 const WHERE: [&str; 7] = ["component", "group", "resource", "scope", "subresource", "verb", "version"];
@@ -95,15 +125,19 @@ impl Metrics {
                 "Number of requests which apiserver terminated in self-defense.",
                 &coded,
             ),
-            authentication_attempts: counter(
-                "authentication_attempts",
-                "Counter of authenticated attempts.",
-                &["result"],
+            authentication: Attempts::of(
+                counter("authentication_attempts", "Counter of authenticated attempts.", &["result"]),
+                "success",
+                "failure",
             ),
-            authorization_attempts: counter(
-                "authorization_attempts_total",
-                "Counter of authorization attempts broken down by result.",
-                &["result"],
+            authorization: Attempts::of(
+                counter(
+                    "authorization_attempts_total",
+                    "Counter of authorization attempts broken down by result.",
+                    &["result"],
+                ),
+                "allowed",
+                "denied",
             ),
             handshake_errors: add(
                 &registry,
@@ -138,6 +172,15 @@ impl Metrics {
         self.durations.with_label_values(&dry).observe(took.as_secs_f64());
         if let Some(size) = size {
             self.response_sizes.with_label_values(&request.place).observe(size as f64);
+        }
+    }
+
+    /// For one watch of a resource.
+    pub fn watched(&self, resource: &Resource) -> Watched {
+        let labels: [&str; 3] = [&resource.group, &resource.version, &resource.plural];
+        Watched {
+            events: self.watch_events.with_label_values(&labels),
+            sizes: self.watch_event_sizes.with_label_values(&labels),
         }
     }
 

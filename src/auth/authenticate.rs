@@ -41,6 +41,8 @@ pub struct Authenticator {
     certificates: Arc<dyn ClientCertVerifier>,
     tokens: tokens::Tokens,
     pub service_accounts: ServiceAccounts,
+    /// The authorities of `--client-ca-file`, PEM, which API servers behind this one are told to trust too.
+    pub client_authorities: Option<String>,
     /// Tokens of service accounts that were good a moment ago.
     good: Mutex<HashMap<String, (Arc<User>, Instant)>>,
 }
@@ -60,9 +62,8 @@ impl Authenticator {
         for der in CertificateDer::pem_slice_iter(authority.as_bytes()).flatten() {
             roots.add_parsable_certificates([der]);
         }
-        if let Some(path) = &config.client_ca_file {
-            add_authorities(&mut roots, path)?;
-        }
+        let file = config.client_ca_file.as_deref();
+        let client_authorities = file.map(|path| add_authorities(&mut roots, path)).transpose()?;
         let certificates = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(|e| ConfigError {
             flag: "--client-ca-file",
             problem: e.to_string(),
@@ -74,6 +75,7 @@ impl Authenticator {
             certificates,
             tokens: config.token_file.as_deref().map(tokens::read).transpose()?.unwrap_or_default(),
             service_accounts: ServiceAccounts::new(&config.service_accounts, service_account_key)?,
+            client_authorities,
             good: Mutex::default(),
         })
     }
@@ -165,18 +167,22 @@ fn bearer_token(headers: &HeaderMap) -> Option<&str> {
     words.next().filter(|token| !token.is_empty())
 }
 
-fn add_authorities(roots: &mut RootCertStore, path: &Path) -> std::result::Result<(), ConfigError> {
+fn add_authorities(roots: &mut RootCertStore, path: &Path) -> std::result::Result<String, ConfigError> {
     let error = |problem: String, fix: &str| ConfigError {
         flag: "--client-ca-file",
         problem: format!("{}: {problem}", path.display()),
         fix: fix.into(),
     };
-    let iter = CertificateDer::pem_file_iter(path).map_err(|e| error(e.to_string(), "give a file that can be read"))?;
-    for der in iter {
+    let text = std::fs::read_to_string(path).map_err(|e| error(e.to_string(), "give a file that can be read"))?;
+    let before = roots.len();
+    for der in CertificateDer::pem_slice_iter(text.as_bytes()) {
         let der = der.map_err(|e| error(e.to_string(), "give certificates in PEM"))?;
         roots.add(der).map_err(|e| error(e.to_string(), "give certificates of authorities"))?;
     }
-    Ok(())
+    if roots.len() == before {
+        return Err(error("holds no certificate".into(), "give certificates in PEM"));
+    }
+    Ok(text)
 }
 
 /// The user that a certificate names, if it does: the common name, in the groups that are its organizations.

@@ -30,6 +30,15 @@ pub async fn ensure(server: &Server) -> Result<()> {
             missing.push(internal::create(&registry, object, manager)?);
         }
     }
+    if let Some(authorities) = &server.authenticator.client_authorities {
+        let trust = trust(authorities);
+        match internal::find(&registry, &view, &trust)? {
+            None => missing.push(internal::create(&registry, trust, internal::MANAGER)?),
+            Some(record) => missing.push(internal::update(&registry, record, |object| {
+                object.set(&["data", "client-ca-file"], authorities.as_str());
+            })?),
+        }
+    }
     // Each has a revision of its own, but they travel together.
     let propose = |transaction: Transaction| server.replica.propose(transaction, deadline);
     let mut made = 0;
@@ -125,5 +134,15 @@ fn token_tracking() -> Value {
         "apiVersion": "v1",
         "metadata": {"name": "kube-apiserver-legacy-service-account-token-tracking", "namespace": "kube-system"},
         "data": {"since": today},
+    })
+}
+
+/// How API servers behind this one know its clients.
+fn trust(authorities: &str) -> Value {
+    json!({
+        "kind": "ConfigMap",
+        "apiVersion": "v1",
+        "metadata": {"name": "extension-apiserver-authentication", "namespace": "kube-system"},
+        "data": {"client-ca-file": authorities},
     })
 }

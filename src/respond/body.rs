@@ -13,6 +13,7 @@ use http_body::{Frame, SizeHint};
 use kontiki_storage::Record;
 
 use super::represent::Representation;
+use crate::metrics::METRICS;
 use crate::verbs::{list, watch};
 
 /// How much of a list is put together at a time.
@@ -37,21 +38,28 @@ impl Body {
 
     pub(super) fn watch(representation: Arc<Representation>, watch: watch::Watch) -> Body {
         let encoder = representation.watch_encoder();
-        Body::stream(futures_util::stream::unfold((watch, encoder), |(mut watch, mut encoder)| async move {
-            let first = encoder.encode(watch.next().await?);
-            if first.len() >= WATCH_CHUNK {
-                return Some((first, (watch, encoder)));
-            }
-            let mut more: Option<Vec<u8>> = None;
-            while let Some(notice) = watch.ready() {
-                let chunk = more.get_or_insert_with(|| first.to_vec());
-                chunk.extend_from_slice(&encoder.encode(notice));
-                if chunk.len() >= WATCH_CHUNK {
-                    break;
+        let sent = METRICS.watched(watch.resource());
+        Body::stream(futures_util::stream::unfold(
+            (watch, encoder, sent),
+            |(mut watch, mut encoder, sent)| async move {
+                let first = encoder.encode(watch.next().await?);
+                sent.event(first.len());
+                if first.len() >= WATCH_CHUNK {
+                    return Some((first, (watch, encoder, sent)));
                 }
-            }
-            Some((more.map_or(first, Bytes::from), (watch, encoder)))
-        }))
+                let mut more: Option<Vec<u8>> = None;
+                while let Some(notice) = watch.ready() {
+                    let chunk = more.get_or_insert_with(|| first.to_vec());
+                    let next = encoder.encode(notice);
+                    sent.event(next.len());
+                    chunk.extend_from_slice(&next);
+                    if chunk.len() >= WATCH_CHUNK {
+                        break;
+                    }
+                }
+                Some((more.map_or(first, Bytes::from), (watch, encoder, sent)))
+            },
+        ))
     }
 }
 

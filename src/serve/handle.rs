@@ -88,13 +88,13 @@ impl Exchange {
 
     fn authenticate(&self, peer: &Peer) -> Result<Arc<User>> {
         let user = self.server.authenticator.authenticate(peer, &self.head.headers, self.server.replica.store());
-        METRICS.authentication_attempts.with_label_values(&[if user.is_ok() { "success" } else { "failure" }]).inc();
+        METRICS.authentication.count(user.is_ok());
         user
     }
 
     fn authorize(&self, user: &User) -> Result<()> {
         let checked = self.server.authorizer.check(&Attributes::of(user, &self.info, &self.query));
-        METRICS.authorization_attempts.with_label_values(&[if checked.is_ok() { "allowed" } else { "denied" }]).inc();
+        METRICS.authorization.count(checked.is_ok());
         checked
     }
 

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use kontiki_raft::{PeerTls, Replica};
+use kontiki_raft::{PeerTls, Replica, TransferError};
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -103,10 +103,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     server.health.set_terminating();
     tokio::time::sleep(config.shutdown_delay).await;
     // Others lead before this replica refuses anything; what is under way goes to the new leader.
-    if replica.is_leader()
-        && let Err(error) = replica.transfer_leadership(None).await
-    {
-        tracing::info!(%error, "the leadership was not handed over");
+    match replica.transfer_leadership(None).await {
+        Ok(()) | Err(TransferError::NotLeader | TransferError::NoTarget) => {}
+        Err(error) => tracing::warn!(%error, "the leadership was not handed over"),
     }
     stopping.cancel();
     identity.resign(&server).await;

@@ -1,0 +1,128 @@
+//! One replica as a process: how it starts, whom it lets in, and how it stops.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::time::Duration;
+
+use kontiki::kubeconfig::Kubeconfig;
+use kontiki::pki::ClusterPki;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+
+struct Replica {
+    process: Child,
+    lines: Vec<String>,
+}
+
+impl Replica {
+    fn start(dir: &Path, port: u16) -> Replica {
+        let mut process = Command::new(env!("CARGO_BIN_EXE_kontiki"))
+            .args(["serve", "--secure-port", &port.to_string(), "--bind-address", "127.0.0.1", "--data-dir"])
+            .arg(dir)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("kontiki");
+        let output = BufReader::new(process.stdout.take().expect("its output"));
+        let lines = output.lines().take(3).map(|line| line.expect("text")).collect();
+        Replica { process, lines }
+    }
+
+    /// The exit status after SIGTERM.
+    fn stop(mut self) -> Option<i32> {
+        self.terminate();
+        self.process.wait().expect("an end").code()
+    }
+
+    fn terminate(&self) {
+        let killed = Command::new("kill").arg(self.process.id().to_string()).status();
+        assert!(killed.is_ok_and(|status| status.success()));
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+fn connect(port: u16, authority: &str, client: Option<&(String, String)>) -> Stream {
+    let mut roots = RootCertStore::empty();
+    roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+    let builder = builder.with_root_certificates(roots);
+    let config = match client {
+        Some((certificate, key)) => {
+            let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+            builder.with_client_auth_cert(chain, key).unwrap()
+        }
+        None => builder.with_no_client_auth(),
+    };
+    let session = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+    let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    StreamOwned::new(session, stream)
+}
+
+/// The answer, as far as it has come when the server says nothing more for now or closes.
+fn ask(stream: &mut Stream, request: &str) -> String {
+    stream.write_all(format!("{request}\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+    let mut answer = vec![0; 64 << 10];
+    let read = stream.read(&mut answer).unwrap();
+    String::from_utf8_lossy(&answer[..read]).into_owned()
+}
+
+fn code(answer: &str) -> &str {
+    answer.split(' ').nth(1).unwrap_or_default()
+}
+
+#[test]
+fn a_replica_starts_tells_who_may_and_stops_cleanly() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let replica = Replica::start(dir.path(), port);
+    assert!(replica.lines[0].contains("is ready"), "{:?}", replica.lines);
+    assert!(replica.lines[1].ends_with("/admin.kubeconfig"), "{:?}", replica.lines);
+    let admin = Kubeconfig::read(&dir.path().join("admin.kubeconfig")).unwrap();
+    let authority = admin.certificate_authority.clone().unwrap();
+
+    let mut nobody = connect(port, &authority, None);
+    assert_eq!(code(&ask(&mut nobody, "GET /readyz HTTP/1.1")), "200");
+    assert_eq!(code(&ask(&mut nobody, "GET /api/v1/pods HTTP/1.1")), "403");
+    assert_eq!(code(&ask(&mut nobody, "GET /kontiki/status HTTP/1.1")), "403");
+    assert_eq!(code(&ask(&mut nobody, "GET /api/v1/pods HTTP/1.1\r\nAuthorization: Bearer x")), "401");
+
+    // A certificate of somebody else's authority is answered in HTTP.
+    let other = tempfile::tempdir().unwrap();
+    let pki = ClusterPki::create(other.path()).unwrap();
+    pki.ensure_admin(&pki.admin_kubeconfig(), Some("https://localhost")).unwrap();
+    let stranger = Kubeconfig::read(&pki.admin_kubeconfig()).unwrap().client.unwrap();
+    let mut stranger = connect(port, &authority, Some(&stranger));
+    assert_eq!(code(&ask(&mut stranger, "GET /readyz HTTP/1.1")), "401");
+
+    let client = admin.client.unwrap();
+    let mut watcher = connect(port, &authority, Some(&client));
+    let mut watched = ask(&mut watcher, "GET /api/v1/namespaces?watch=true HTTP/1.1");
+    assert_eq!(code(&watched), "200");
+    let mut busy = connect(port, &authority, Some(&client));
+    assert_eq!(code(&ask(&mut busy, "GET /api/v1/namespaces/kube-system HTTP/1.1")), "200");
+
+    replica.terminate();
+    // To the end of a well-formed stream: what is cut off would be an error.
+    watcher.read_to_string(&mut watched).unwrap();
+    assert!(watched.ends_with("0\r\n\r\n"), "{watched}");
+    assert_eq!(replica.stop(), Some(0));
+
+    let replica = Replica::start(dir.path(), port);
+    let mut again = connect(port, &authority, Some(&client));
+    assert_eq!(code(&ask(&mut again, "GET /api/v1/namespaces/kube-system HTTP/1.1")), "200");
+    assert_eq!(replica.stop(), Some(0));
+}
