@@ -163,3 +163,6 @@ fn document(paths: Map<String, Value>, components: Components<'_>) -> Value {
         },
     })
 }
+
+#[cfg(test)]
+mod tests;

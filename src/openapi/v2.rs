@@ -133,7 +133,8 @@ fn operation(mut operation: Value) -> Value {
         }
     }
     let mut all = parameters(operation["parameters"].take());
-    let mut consumes = vec!["*/*".to_owned()];
+    let discovery = operation.get("x-kubernetes-action").is_none();
+    let mut consumes = if discovery { produces.clone() } else { vec!["*/*".to_owned()] };
     if let Some(fields) = operation.as_object_mut() {
         if let Some(mut body) = fields.remove("requestBody") {
             let required = body["required"].as_bool().unwrap_or(false);
