@@ -1,7 +1,8 @@
 //! What the server does by itself while it runs. Each replica says that it is alive; the leader does what has to be done
-//! once: the endpoints of the API, events whose time is over, history that nobody needs any more.
+//! once: the endpoints of the API, the status of flow schemas, events whose time is over, history that nobody needs any more.
 
 mod endpoints;
+mod flow_schemas;
 mod identity;
 
 use std::collections::VecDeque;
@@ -38,6 +39,7 @@ async fn lead(server: Arc<Server>, identity: Arc<Identity>) {
     let mut ticks = tokio::time::interval(TICK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut endpoints = endpoints::Reconciler::default();
+    let mut flow_schemas = flow_schemas::FlowSchemas::default();
     let mut history = History::default();
     loop {
         ticks.tick().await;
@@ -48,6 +50,9 @@ async fn lead(server: Arc<Server>, identity: Arc<Identity>) {
         }
         if let Err(error) = endpoints.reconcile(&server, &identity).await {
             tracing::warn!(%error, "keeping the endpoints of the API");
+        }
+        if let Err(error) = flow_schemas.settle(&server).await {
+            tracing::debug!(%error, "keeping the status of flow schemas");
         }
         expire(&server).await;
         history.compact(&server).await;
