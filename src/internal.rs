@@ -26,13 +26,18 @@ pub fn create(registry: &Registry, mut object: Value, manager: &str) -> Result<T
     let now = time::now();
     object.set(&["metadata", "uid"], create::new_uid());
     object.set(&["metadata", "creationTimestamp"], now.as_str());
-    if let Some(kind) = kinds::find(&resource.group, &resource.kind) {
+    let kind = kinds::find(&resource.group, &resource.kind);
+    if let Some(kind) = kind {
         kind.default(&mut object);
         if kind.counts_generation() {
             object.set(&["metadata", "generation"], 1);
         }
     }
     manage(&resource, manager, &now, None, &mut object);
+    // What comes with a status is complete.
+    if let Some(kind) = kind.filter(|_| object.at(&["status"]).is_none()) {
+        kind.prepare_create(&mut object);
+    }
     Ok(Transaction { conditions: vec![Condition::Absent(key.clone())], writes: vec![put(&resource, key, object)?] })
 }
 

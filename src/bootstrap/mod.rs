@@ -82,8 +82,6 @@ fn namespace(name: &str) -> Value {
         "kind": "Namespace",
         "apiVersion": "v1",
         "metadata": {"name": name, "labels": {"kubernetes.io/metadata.name": name}},
-        "spec": {"finalizers": ["kubernetes"]},
-        "status": {"phase": "Active"},
     })
 }
 

@@ -104,34 +104,31 @@ pub async fn eviction(request: &mut Request) -> Result<Answer> {
     let empty = json!({});
     let mut delete = DeleteOptions::from_value(eviction.at(&["deleteOptions"]).unwrap_or(&empty))?;
     delete.dry_run |= options.dry_run;
-    // The budget is spent before the pod goes, as a write of its own: were this replica to end between the two, the
-    // budget's controller would take back what it doesn't see happen.
-    carry_out(request, delete.dry_run, |request, view| {
+    // A budget is spent before the pod goes, as a write of its own: were this replica to end between the two, the
+    // budget's controller would take back what it doesn't see happen. Where none is spent, it is because of what the pod
+    // is like, and then it goes as it is.
+    let (mut spent, mut next) = (false, Next::Nothing);
+    let mut answer = carry_out(request, delete.dry_run, |request, view| {
         let write = admission::Write { operation: Operation::Create, old: None };
         admission::mutate(request, view, write, &mut eviction.clone())?;
-        let (_, pod) = found(request, view)?;
+        let (record, pod) = found(request, view)?;
         delete.check("", "Pod", &pod)?;
-        if budgets::disrupts_nothing(&pod) { Ok(Plan::new(success(), None)) } else { spend_budget(request, view, &pod) }
+        let budget = if budgets::disrupts_nothing(&pod) { None } else { spend_budget(request, view, &pod)? };
+        spent = budget.is_some();
+        match budget {
+            Some(plan) => Ok(plan),
+            None => evict(request, &record, pod, &delete, &mut next),
+        }
     })
     .await?;
-    let mut next = Next::Nothing;
-    let answer = carry_out(request, delete.dry_run, |request, view| {
-        let (record, mut pod) = found(request, view)?;
-        delete.check("", "Pod", &pod)?;
-        let condition = json!({
-            "type": "DisruptionTarget",
-            "status": "True",
-            "reason": "EvictionByEvictionAPI",
-            "message": "Eviction API: evicting",
-        });
-        set_condition(&mut pod, condition);
-        canonicalize(pod_node()?, &mut pod);
-        let (mut plan, then) = delete::remove(request, &record, pod, &delete)?;
-        next = then;
-        plan.reply = success();
-        Ok(plan)
-    })
-    .await?;
+    if spent {
+        answer = carry_out(request, delete.dry_run, |request, view| {
+            let (record, pod) = found(request, view)?;
+            delete.check("", "Pod", &pod)?;
+            evict(request, &record, pod, &delete, &mut next)
+        })
+        .await?;
+    }
     if next == Next::Remove && !delete.dry_run {
         delete.version = None;
         match delete::carry(request, delete).await {
@@ -142,15 +139,36 @@ pub async fn eviction(request: &mut Request) -> Result<Answer> {
     Ok(answer)
 }
 
+/// The deletion of a pod that says why it is deleted.
+fn evict(
+    request: &Request,
+    record: &Arc<Record>,
+    mut pod: Value,
+    delete: &DeleteOptions,
+    next: &mut Next,
+) -> Result<Plan> {
+    let condition = json!({
+        "type": "DisruptionTarget",
+        "status": "True",
+        "reason": "EvictionByEvictionAPI",
+        "message": "Eviction API: evicting",
+    });
+    set_condition(&mut pod, condition);
+    canonicalize(pod_node()?, &mut pod);
+    let (mut plan, then) = delete::remove(request, record, pod, delete)?;
+    *next = then;
+    plan.reply = success();
+    Ok(plan)
+}
+
 fn found(request: &Request, view: &View) -> Result<(Arc<Record>, Value)> {
     let record = view.get(request.key().as_str()).ok_or_else(|| request.not_found())?;
     Ok((record.clone(), decode_stored(record)?))
 }
 
 /// Takes one disruption from the budget that the pod is under, if it is under one.
-fn spend_budget(request: &Request, view: &View, pod: &Value) -> Result<Plan> {
-    let unlimited = Plan::new(success(), None);
-    let Some(labels) = pod.at(&["metadata", "labels"]) else { return Ok(unlimited) };
+fn spend_budget(request: &Request, view: &View, pod: &Value) -> Result<Option<Plan>> {
+    let Some(labels) = pod.at(&["metadata", "labels"]) else { return Ok(None) };
     let prefix = format!("poddisruptionbudgets.policy/{}/", request.namespace());
     let mut found = None;
     for record in view.prefix(&prefix) {
@@ -165,14 +183,14 @@ fn spend_budget(request: &Request, view: &View, pod: &Value) -> Result<Plan> {
         }
         found = Some((record, budget));
     }
-    let Some((record, mut budget)) = found else { return Ok(unlimited) };
+    let Some((record, mut budget)) = found else { return Ok(None) };
     let before = budget.clone();
     if !budgets::spend(&mut budget, pod, &time::now())? {
-        return Ok(unlimited);
+        return Ok(None);
     }
     fields::manage_own_status(&before, &mut budget);
     let (value, revision_at) = encode_for_store(&budget);
-    let mut plan = unlimited.on(Condition::At(record.key.clone(), record.modified));
+    let mut plan = Plan::new(success(), None).on(Condition::At(record.key.clone(), record.modified));
     plan.put(record.key.clone(), value.into(), revision_at, None);
-    Ok(plan)
+    Ok(Some(plan))
 }
