@@ -15,10 +15,13 @@ use crate::selector::{FieldSelector, LabelSelector};
 use crate::status::{ApiError, Result};
 use crate::verbs::place_of;
 
+/// Key and value; a record's are sorted.
+type Label = (Box<str>, Box<str>);
+
 /// Kept in a [`Record`]'s slot.
 #[derive(Default)]
 struct Facts {
-    labels: OnceLock<Box<[(Box<str>, Box<str>)]>>,
+    labels: OnceLock<Box<[Label]>>,
     /// The values of the stored kind's selectable fields, in the order in which it lists them.
     fields: OnceLock<Box<[String]>>,
 }
@@ -28,7 +31,7 @@ impl Facts {
         record.derived(|_| Facts::default())
     }
 
-    fn labels(record: &Record) -> &[(Box<str>, Box<str>)] {
+    fn labels(record: &Record) -> &[Label] {
         Facts::of(record).labels.get_or_init(|| {
             #[derive(Deserialize)]
             struct Object<'a> {
@@ -41,7 +44,7 @@ impl Facts {
                 labels: HashMap<Cow<'a, str>, Cow<'a, str>>,
             }
             let object: Option<Object<'_>> = serde_json::from_slice(&record.value).ok();
-            let mut labels: Vec<(Box<str>, Box<str>)> = object
+            let mut labels: Vec<Label> = object
                 .into_iter()
                 .flat_map(|object| object.metadata.labels)
                 .map(|(key, value)| (Box::from(&*key), Box::from(&*value)))

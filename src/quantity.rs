@@ -138,10 +138,6 @@ impl Quantity {
         Quantity { nanos: i128::from(units) * NANO, format }
     }
 
-    pub fn from_milli(milli: i64, format: Format) -> Quantity {
-        Quantity { nanos: i128::from(milli) * (NANO / 1000), format }
-    }
-
     pub fn nanos(&self) -> i128 {
         self.nanos
     }

@@ -1,5 +1,7 @@
 //! One replica as a process: how it starts, whom it lets in, and how it stops.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;

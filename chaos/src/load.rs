@@ -13,7 +13,7 @@ use http_body_util::BodyExt;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 
-use crate::client::{Access, Client};
+use crate::client::{Access, Answer, Client};
 use crate::process::{Usage, usage};
 
 #[derive(clap::Args)]
@@ -234,6 +234,13 @@ async fn operations(access: &Access, args: &Args, scenario: Scenario) -> anyhow:
         tasks.spawn(async move {
             let mut times = Vec::new();
             let mut errors = Vec::new();
+            // Of the lease that this client holds.
+            let mut revision = Value::Null;
+            if scenario == Scenario::UpdateLease
+                && let Ok(held) = client.get(&format!("{leases}/lease-{client_index}")).await
+            {
+                revision = resource_version(&held);
+            }
             loop {
                 let index = next.fetch_add(1, Ordering::Relaxed);
                 if index >= total {
@@ -253,7 +260,9 @@ async fn operations(access: &Access, args: &Args, scenario: Scenario) -> anyhow:
                     Scenario::GetPod => client.get(&format!("{base}/pods/get-{}", index % 100)).await,
                     Scenario::UpdateLease => {
                         let name = format!("lease-{client_index}");
-                        client.put(&format!("{leases}/{name}"), &lease(&name, index)).await
+                        let mut renewed = lease(&name, index);
+                        renewed["metadata"]["resourceVersion"] = revision.clone();
+                        client.put(&format!("{leases}/{name}"), &renewed).await
                     }
                     Scenario::PatchPodStatus => {
                         let path = format!("{base}/pods/patch-{client_index}/status");
@@ -269,7 +278,12 @@ async fn operations(access: &Access, args: &Args, scenario: Scenario) -> anyhow:
                     Scenario::Watch => return (times, errors),
                 };
                 match answer.and_then(|answer| answer.ok()) {
-                    Ok(_) => times.push(began.elapsed()),
+                    Ok(answer) => {
+                        times.push(began.elapsed());
+                        if scenario == Scenario::UpdateLease {
+                            revision = resource_version(&answer);
+                        }
+                    }
                     Err(error) => errors.push(error.to_string()),
                 }
             }
@@ -285,6 +299,10 @@ async fn operations(access: &Access, args: &Args, scenario: Scenario) -> anyhow:
     report.elapsed = began.elapsed();
     report.used = before.zip(measured(&args.pids)?);
     Ok(report)
+}
+
+fn resource_version(answer: &Answer) -> Value {
+    answer.json().map(|mut object| object["metadata"]["resourceVersion"].take()).unwrap_or_default()
 }
 
 fn lease(name: &str, turn: usize) -> Value {

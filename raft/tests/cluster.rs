@@ -1,5 +1,7 @@
 //! Three replicas: whatever one of them acknowledged, all of them have, once, whoever comes and goes.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 mod common;
 
 use std::sync::Arc;

@@ -1,5 +1,7 @@
 //! A cluster of one: what it acknowledged is there after a restart, once.
 
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
 use std::path::Path;
 use std::time::Duration;
 

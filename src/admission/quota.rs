@@ -23,12 +23,12 @@ fn handles(admission: &Admission<'_>) -> bool {
     let resource = &admission.request.resource;
     let counted = resource.namespaced && resource.stored.is_some() && admission.table() != "events";
     counted
-        && match (admission.operation, admission.table(), info.subresource.as_str()) {
-            (Operation::Create, _, "") => true,
-            (Operation::Update, "services" | "persistentvolumeclaims", "") => true,
-            (Operation::Update, "pods", "resize") => true,
-            _ => false,
-        }
+        && matches!(
+            (admission.operation, admission.table(), info.subresource.as_str()),
+            (Operation::Create, _, "")
+                | (Operation::Update, "services" | "persistentvolumeclaims", "")
+                | (Operation::Update, "pods", "resize")
+        )
 }
 
 fn validate(admission: &mut Admission<'_>, object: &Value) -> Result<()> {

@@ -51,7 +51,7 @@ pub fn run(flags: StatusFlags) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async {
         let asked = tokio::time::timeout(TIMEOUT, get(&kubeconfig, STATUS)).await;
-        asked.map_err(|_| anyhow::anyhow!("no answer in {} seconds", TIMEOUT.as_secs())).flatten()
+        asked.unwrap_or_else(|_| bail!("no answer in {} seconds", TIMEOUT.as_secs()))
     });
     let answer = answer.with_context(|| format!("asking {}", kubeconfig.server))?;
     match flags.output {

@@ -119,11 +119,6 @@ impl Resource {
         self.stored.as_ref().is_some_and(|stored| stored.group == self.group && stored.version == self.version)
     }
 
-    /// `deployments.apps`, as messages name it; `pods` in core.
-    pub fn group_resource(&self) -> String {
-        if self.group.is_empty() { self.plural.to_string() } else { format!("{}.{}", self.plural, self.group) }
-    }
-
     /// Tells clients whether objects that they keep are still of the stored version.
     pub fn storage_version_hash(&self) -> Option<String> {
         let stored = self.stored.as_ref()?;

@@ -83,6 +83,7 @@ pub trait Kind: Sync {
     fn to_storage(&self, _object: &mut Value) {}
 
     /// The reverse, to `version` (in place, `apiVersion` included).
+    #[allow(clippy::wrong_self_convention, reason = "it converts the object, not the kind")]
     fn from_storage(&self, _object: &mut Value, _version: &str) {}
 
     /// Annotations that stand for fields of upstream's internal version. Metadata that is shown alone lacks them.

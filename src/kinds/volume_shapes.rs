@@ -67,6 +67,31 @@ pub const CLAIM_SPEC: Shape = &[
     ("VolumeAttributesClassName", "volumeAttributesClassName", Part::Plain),
 ];
 
+// Volume types that a pod and a persistent volume spell alike.
+pub const AWS_ELASTIC_BLOCK_STORE: Shape = &[
+    ("VolumeID", "volumeID", Part::Text),
+    ("FSType", "fsType", Part::Text),
+    ("Partition", "partition", Part::Int),
+    ("ReadOnly", "readOnly", Part::Bool),
+];
+pub const NFS: Shape =
+    &[("Server", "server", Part::Text), ("Path", "path", Part::Text), ("ReadOnly", "readOnly", Part::Bool)];
+pub const FIBRE_CHANNEL: Shape = &[
+    ("TargetWWNs", "targetWWNs", Part::Plain),
+    ("Lun", "lun", Part::Plain),
+    ("FSType", "fsType", Part::Text),
+    ("ReadOnly", "readOnly", Part::Bool),
+    ("WWIDs", "wwids", Part::Plain),
+];
+pub const AZURE_DISK: Shape = &[
+    ("DiskName", "diskName", Part::Text),
+    ("DataDiskURI", "diskURI", Part::Text),
+    ("CachingMode", "cachingMode", Part::Plain),
+    ("FSType", "fsType", Part::Plain),
+    ("ReadOnly", "readOnly", Part::Plain),
+    ("Kind", "kind", Part::Plain),
+];
+
 /// Where the volume types stand in [`PERSISTENT_VOLUME_SPEC`].
 pub const VOLUME_SOURCES: std::ops::Range<usize> = 1..23;
 
@@ -83,27 +108,10 @@ pub const PERSISTENT_VOLUME_SPEC: Shape = &[
             ("ReadOnly", "readOnly", Part::Bool),
         ]),
     ),
-    (
-        "AWSElasticBlockStore",
-        "awsElasticBlockStore",
-        Part::Pointer(&[
-            ("VolumeID", "volumeID", Part::Text),
-            ("FSType", "fsType", Part::Text),
-            ("Partition", "partition", Part::Int),
-            ("ReadOnly", "readOnly", Part::Bool),
-        ]),
-    ),
+    ("AWSElasticBlockStore", "awsElasticBlockStore", Part::Pointer(AWS_ELASTIC_BLOCK_STORE)),
     ("HostPath", "hostPath", Part::Pointer(&[("Path", "path", Part::Text), ("Type", "type", Part::Plain)])),
     ("Glusterfs", "glusterfs", Part::Plain),
-    (
-        "NFS",
-        "nfs",
-        Part::Pointer(&[
-            ("Server", "server", Part::Text),
-            ("Path", "path", Part::Text),
-            ("ReadOnly", "readOnly", Part::Bool),
-        ]),
-    ),
+    ("NFS", "nfs", Part::Pointer(NFS)),
     (
         "RBD",
         "rbd",
@@ -169,17 +177,7 @@ pub const PERSISTENT_VOLUME_SPEC: Shape = &[
             ("ReadOnly", "readOnly", Part::Bool),
         ]),
     ),
-    (
-        "FC",
-        "fc",
-        Part::Pointer(&[
-            ("TargetWWNs", "targetWWNs", Part::Plain),
-            ("Lun", "lun", Part::Plain),
-            ("FSType", "fsType", Part::Text),
-            ("ReadOnly", "readOnly", Part::Bool),
-            ("WWIDs", "wwids", Part::Plain),
-        ]),
-    ),
+    ("FC", "fc", Part::Pointer(FIBRE_CHANNEL)),
     ("Flocker", "flocker", Part::Plain),
     (
         "AzureFile",
@@ -192,18 +190,7 @@ pub const PERSISTENT_VOLUME_SPEC: Shape = &[
         ]),
     ),
     ("VsphereVolume", "vsphereVolume", Part::Plain),
-    (
-        "AzureDisk",
-        "azureDisk",
-        Part::Pointer(&[
-            ("DiskName", "diskName", Part::Text),
-            ("DataDiskURI", "diskURI", Part::Text),
-            ("CachingMode", "cachingMode", Part::Plain),
-            ("FSType", "fsType", Part::Plain),
-            ("ReadOnly", "readOnly", Part::Plain),
-            ("Kind", "kind", Part::Plain),
-        ]),
-    ),
+    ("AzureDisk", "azureDisk", Part::Pointer(AZURE_DISK)),
     ("PhotonPersistentDisk", "photonPersistentDisk", Part::Plain),
     ("PortworxVolume", "portworxVolume", Part::Plain),
     ("ScaleIO", "scaleIO", Part::Plain),

@@ -40,15 +40,6 @@ pub fn of(kind: &str, subresource: &str) -> Reset {
     }
 }
 
-/// Of a custom resource; `status`: it has that subresource.
-pub fn of_custom_resource(subresource: &str, status: bool) -> Reset {
-    match subresource {
-        "status" => METADATA_AND_SPEC,
-        "" if status => STATUS,
-        _ => &[],
-    }
-}
-
 /// Leaves the fields out.
 pub fn filter(reset: Reset, fields: &mut Set) {
     reset.iter().for_each(|path| set::remove_below(fields, path));

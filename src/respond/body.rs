@@ -21,6 +21,7 @@ const CHUNK: usize = 128 << 10;
 /// Watch notices that are ready go out together up to this size.
 const WATCH_CHUNK: usize = 32 << 10;
 
+#[allow(clippy::large_enum_variant, reason = "one for each response, and most responses are the small ones")]
 pub enum Body {
     Full(Option<Bytes>),
     List(List),

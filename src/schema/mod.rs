@@ -365,10 +365,6 @@ impl Schema {
         &self.structs[id.0 as usize]
     }
 
-    pub fn structure_mut(&mut self, id: StructId) -> &mut Struct {
-        &mut self.structs[id.0 as usize]
-    }
-
     pub fn ty(&self, ty: TypeId) -> &TypeDef {
         &self.types[ty.0 as usize]
     }

@@ -174,6 +174,7 @@ pub enum Object {
     Made(Value),
 }
 
+#[allow(clippy::large_enum_variant, reason = "one for each request, moved a few times")]
 pub enum Answer {
     Object {
         code: u16,

@@ -568,7 +568,7 @@ mod tests {
         assert_eq!(f.apply(&[create.clone(), create.clone()]), [done, done]);
         f.store.flush().unwrap();
         let mut f = f.reopen();
-        assert_eq!(f.apply(&[create.clone()]), [done]);
+        assert_eq!(f.apply(std::slice::from_ref(&create)), [done]);
         let conflict = Outcome::Conflict { condition: 0, current: Some(1) };
         assert_eq!(f.apply(&[proposal(3, 2, vec![]), create]), [conflict, Outcome::TooOld]);
     }

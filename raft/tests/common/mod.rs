@@ -1,6 +1,6 @@
 //! Clusters in one process, over loopback and TLS. Each replica has a runtime of its own, so that one can be crashed: its
 //! tasks end wherever they are.
-#![allow(dead_code)]
+#![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 use std::net::TcpListener;
 use std::path::PathBuf;

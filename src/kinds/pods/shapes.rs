@@ -5,7 +5,9 @@ use serde_json::{Value, json};
 use crate::field::Raw;
 use crate::kinds::go_shape::{self, Part, Shape};
 use crate::kinds::pod_parts::TOLERATION;
-use crate::kinds::volume_shapes::{CLAIM_SPEC, NODE_SELECTOR, NODE_SELECTOR_TERM};
+use crate::kinds::volume_shapes::{
+    AWS_ELASTIC_BLOCK_STORE, AZURE_DISK, CLAIM_SPEC, FIBRE_CHANNEL, NFS, NODE_SELECTOR, NODE_SELECTOR_TERM,
+};
 use crate::object::Fields;
 
 /// What the internal type keeps in the security context and the API beside it.
@@ -334,16 +336,7 @@ const VOLUME: Shape = &[
         Part::Pointer(&[("Medium", "medium", Part::Text), ("SizeLimit", "sizeLimit", Part::Plain)]),
     ),
     ("GCEPersistentDisk", "gcePersistentDisk", Part::Pointer(DISK)),
-    (
-        "AWSElasticBlockStore",
-        "awsElasticBlockStore",
-        Part::Pointer(&[
-            ("VolumeID", "volumeID", Part::Text),
-            ("FSType", "fsType", Part::Text),
-            ("Partition", "partition", Part::Int),
-            ("ReadOnly", "readOnly", Part::Bool),
-        ]),
-    ),
+    ("AWSElasticBlockStore", "awsElasticBlockStore", Part::Pointer(AWS_ELASTIC_BLOCK_STORE)),
     (
         "GitRepo",
         "gitRepo",
@@ -363,15 +356,7 @@ const VOLUME: Shape = &[
             ("Optional", "optional", Part::Plain),
         ]),
     ),
-    (
-        "NFS",
-        "nfs",
-        Part::Pointer(&[
-            ("Server", "server", Part::Text),
-            ("Path", "path", Part::Text),
-            ("ReadOnly", "readOnly", Part::Bool),
-        ]),
-    ),
+    ("NFS", "nfs", Part::Pointer(NFS)),
     (
         "ISCSI",
         "iscsi",
@@ -472,17 +457,7 @@ const VOLUME: Shape = &[
         "downwardAPI",
         Part::Pointer(&[("Items", "items", Part::List(DOWNWARD_FILE)), ("DefaultMode", "defaultMode", Part::Plain)]),
     ),
-    (
-        "FC",
-        "fc",
-        Part::Pointer(&[
-            ("TargetWWNs", "targetWWNs", Part::Plain),
-            ("Lun", "lun", Part::Plain),
-            ("FSType", "fsType", Part::Text),
-            ("ReadOnly", "readOnly", Part::Bool),
-            ("WWIDs", "wwids", Part::Plain),
-        ]),
-    ),
+    ("FC", "fc", Part::Pointer(FIBRE_CHANNEL)),
     (
         "AzureFile",
         "azureFile",
@@ -512,18 +487,7 @@ const VOLUME: Shape = &[
             ("StoragePolicyID", "storagePolicyID", Part::Text),
         ]),
     ),
-    (
-        "AzureDisk",
-        "azureDisk",
-        Part::Pointer(&[
-            ("DiskName", "diskName", Part::Text),
-            ("DataDiskURI", "diskURI", Part::Text),
-            ("CachingMode", "cachingMode", Part::Plain),
-            ("FSType", "fsType", Part::Plain),
-            ("ReadOnly", "readOnly", Part::Plain),
-            ("Kind", "kind", Part::Plain),
-        ]),
-    ),
+    ("AzureDisk", "azureDisk", Part::Pointer(AZURE_DISK)),
     (
         "PhotonPersistentDisk",
         "photonPersistentDisk",
