@@ -112,8 +112,9 @@ impl Health {
         self.caught_up.load(Ordering::Relaxed)
     }
 
-    /// Answers a path below `/livez`, `/readyz` or `/healthz`; None where there is no such check.
-    pub fn answer(&self, path: &str, query: &Query, has_leader: bool) -> Option<Told> {
+    /// Answers a path below `/livez`, `/readyz` or `/healthz`; None where there is no such check. `obstacle` is what
+    /// keeps this replica from being up to date.
+    pub fn answer(&self, path: &str, query: &Query, obstacle: Option<&'static str>) -> Option<Told> {
         let path = path.strip_prefix('/')?;
         let (endpoint, single) = path.split_once('/').map_or((path, None), |(endpoint, check)| (endpoint, Some(check)));
         let others = match endpoint {
@@ -122,7 +123,7 @@ impl Health {
             _ => return None,
         };
         let checks = || CHECKS.iter().filter(|(.., place)| *place != others);
-        let failure = |asks: Asks| self.failure(asks, endpoint == "readyz", has_leader);
+        let failure = |asks: Asks| self.failure(asks, endpoint == "readyz", obstacle);
         if let Some(single) = single {
             let (_, asks, _) = checks().find(|(name, ..)| *name == single)?;
             return Some(match failure(*asks) {
@@ -159,7 +160,7 @@ impl Health {
         })
     }
 
-    fn failure(&self, asks: Asks, ready: bool, has_leader: bool) -> Option<&'static str> {
+    fn failure(&self, asks: Asks, ready: bool, obstacle: Option<&'static str>) -> Option<&'static str> {
         match asks {
             Nothing => None,
             // To start again would not help a replica that is waiting for the others.
@@ -167,7 +168,7 @@ impl Health {
             Bootstrapped => (!self.bootstrapped.load(Ordering::Relaxed)).then_some("not finished"),
             NotStopping => self.terminating.load(Ordering::Relaxed).then_some("process is shutting down"),
             Leader if !self.is_caught_up() => Some("this replica has not caught up yet"),
-            Leader => (!has_leader).then_some("this replica sees no leader"),
+            Leader => obstacle,
         }
     }
 }
@@ -177,7 +178,7 @@ mod tests {
     use super::*;
 
     fn ask(health: &Health, path: &str, query: &str) -> (u16, String) {
-        let told = health.answer(path, &Query::read(Some(query)), true).unwrap();
+        let told = health.answer(path, &Query::read(Some(query)), None).unwrap();
         (told.code, told.text)
     }
 
@@ -197,7 +198,7 @@ mod tests {
         }
         assert_eq!(ask(&health, "/readyz", "exclude=shutdown").0, 200);
         assert_eq!(ask(&health, "/livez/etcd", ""), (200, "ok".into()));
-        assert!(health.answer("/readyz/etcd", &Query::default(), true).is_none());
+        assert!(health.answer("/readyz/etcd", &Query::default(), None).is_none());
     }
 
     #[test]

@@ -61,9 +61,17 @@ pub struct Server {
     pub inflight: InFlight,
     /// Cancelled when the server stops: watches end, connections take no more requests.
     pub stopping: CancellationToken,
+    /// Cancelled then too, and when this replica's state must not be shown any more: watches and loops end.
+    pub serving: CancellationToken,
 }
 
 impl Server {
+    /// What keeps this replica from showing objects for good; None: nothing.
+    pub fn divergence(&self) -> Option<&'static str> {
+        let diverged = self.replica.divergence().borrow().is_some();
+        diverged.then_some("this replica's state is not the one that most replicas have")
+    }
+
     pub fn registry(&self) -> Arc<Registry> {
         self.registry.load_full()
     }

@@ -57,6 +57,8 @@ pub struct Timing {
     pub election_max: Duration,
     /// How long a snapshot may take from the first byte sent to the new state's use.
     pub snapshot: Duration,
+    /// How often a replica compares its state with the others'.
+    pub audit: Duration,
 }
 
 impl Default for Timing {
@@ -66,6 +68,7 @@ impl Default for Timing {
             election_min: Duration::from_millis(200),
             election_max: Duration::from_millis(350),
             snapshot: Duration::from_secs(600),
+            audit: Duration::from_secs(5),
         }
     }
 }

@@ -2,6 +2,7 @@
 //! knows nothing of Kubernetes.
 #![forbid(unsafe_code)]
 
+mod audit;
 mod barrier;
 mod config;
 mod format;
@@ -15,6 +16,7 @@ mod replica;
 mod route;
 mod types;
 
+pub use audit::Divergence;
 pub use barrier::BarrierError;
 pub use config::{Config, Limits, StartError, Timing};
 pub use peer::{MEMBER_DNS_NAME, MEMBER_ORGANIZATION, NotMember, PeerTls, member_common_name, member_name};

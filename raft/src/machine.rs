@@ -10,6 +10,7 @@ use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapsh
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 use tokio::sync::watch;
 
+use crate::audit::Standing;
 use crate::format::{decode_membership, encode_membership};
 use crate::log::Log;
 use crate::metrics::Metrics;
@@ -33,6 +34,7 @@ pub(crate) struct Machine {
     log: Log,
     /// The index that the store's view has.
     applied: watch::Sender<Option<u64>>,
+    standing: Standing,
     metrics: Metrics,
 }
 
@@ -45,8 +47,14 @@ struct Run {
 }
 
 impl Machine {
-    pub(crate) fn new(store: Store, log: Log, applied: watch::Sender<Option<u64>>, metrics: Metrics) -> Machine {
-        Machine { store, log, applied, metrics }
+    pub(crate) fn new(
+        store: Store,
+        log: Log,
+        applied: watch::Sender<Option<u64>>,
+        standing: Standing,
+        metrics: Metrics,
+    ) -> Machine {
+        Machine { store, log, applied, standing, metrics }
     }
 
     fn apply_run(&mut self, run: &mut Run) -> io::Result<()> {
@@ -130,6 +138,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             self.log.checkpointed(id.index);
             self.applied.send_replace(Some(id.index));
         }
+        self.standing.set(None).await;
         self.metrics.snapshots_installed.inc();
         Ok(())
     }

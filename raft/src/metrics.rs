@@ -54,6 +54,9 @@ metrics! {
     peer_connected: IntGaugeVec = gauges("peer_connected", "1 where this replica has a connection to the peer.", &["peer"]);
     peer_seconds: Histogram = histogram("peer_round_trip_seconds", "Small requests to peers, from send to answer.", 5e-5, 18);
     peer_requests_rejected: IntCounter = counter("peer_requests_rejected_total", "Peer requests over the limit of those at once.");
+    state_comparisons: IntCounter = counter("state_comparisons_total", "Comparisons of the state's hash with other replicas.");
+    state_mismatches: IntCounter = counter("state_mismatches_total", "Comparisons that found a difference. Any is an alarm.");
+    state_diverged: IntGauge = gauge("state_diverged", "1 where most replicas contradict this one's state: it serves nothing.");
     disk_available: Gauge = real("disk_available_bytes", "Free space on the disk of the data directory.");
     checkpoint_seconds: Counter = seconds("checkpoint_seconds_total", "Time spent on making the state durable.");
 }

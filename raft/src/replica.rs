@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
+use crate::audit::{Audit, Divergence, Standing};
 use crate::barrier::{Barrier, BarrierError};
 use crate::config::{Config, Limits, StartError};
 use crate::identity::{self, Founders, Identity};
@@ -73,6 +74,7 @@ pub(crate) struct Observer {
     log: Log,
     store: Store,
     leadership: watch::Receiver<Leadership>,
+    standing: Standing,
 }
 
 /// What a replica tells of itself.
@@ -105,6 +107,10 @@ pub struct ReplicaStatus {
     pub committed_index: u64,
     pub applied_index: u64,
     pub revision: Revision,
+    /// Of the state at that revision.
+    pub state_hash: u64,
+    /// Most replicas have another state: this one serves nothing.
+    pub diverged: bool,
     /// Bytes of the state and of the log on disk.
     pub state_bytes: u64,
     pub log_bytes: u64,
@@ -165,7 +171,8 @@ impl Replica {
             }
         }
         let (applied, applied_seen) = watch::channel(store.applied().map(|position| position.index));
-        let machine = Machine::new(store.clone(), log.clone(), applied, metrics.clone());
+        let standing = Standing::read(&log)?;
+        let machine = Machine::new(store.clone(), log.clone(), applied, standing.clone(), metrics.clone());
         let network = Network::new(peers.clone());
         let raft = openraft::Raft::new(identity.node, raft_config(&config)?, network, log.clone(), machine).await;
         let raft: Raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
@@ -195,11 +202,20 @@ impl Replica {
             low_on_space: low_on_space.clone(),
             metrics: metrics.clone(),
         };
+        let audit = Audit {
+            raft: raft.clone(),
+            peers: peers.clone(),
+            store: store.clone(),
+            standing: standing.clone(),
+            every: config.timing.audit,
+            metrics: metrics.clone(),
+        };
         let fail = Arc::new(fail);
         let mut tasks = vec![
             tokio::spawn(watch_leadership(raft.clone(), peers.clone(), lead, fail.clone(), metrics.clone())),
             tokio::spawn(watch_for_wiped(raft.clone(), peers.clone(), fail)),
             tokio::spawn(upkeep.run()),
+            tokio::spawn(audit.run()),
         ];
         let observer = Observer {
             identity,
@@ -208,6 +224,7 @@ impl Replica {
             log: log.clone(),
             store: store.clone(),
             leadership: leadership.clone(),
+            standing,
         };
         let barrier = Barrier::new(route.clone(), store.clone(), applied_seen, metrics.clone());
         if let Some(listener) = listener {
@@ -275,6 +292,11 @@ impl Replica {
 
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
         self.0.leadership.clone()
+    }
+
+    /// Whether this replica's state is found to be another than most replicas have: nothing of it should be shown.
+    pub fn divergence(&self) -> watch::Receiver<Option<Divergence>> {
+        self.0.observer.standing.watch()
     }
 
     /// Ends when this replica has stopped for a reason that only a person can remove, and says which.
@@ -366,6 +388,10 @@ impl Observer {
         self.leadership.borrow().is_leader
     }
 
+    pub(crate) fn has_diverged(&self) -> bool {
+        self.standing.has_diverged()
+    }
+
     pub(crate) fn status(&self) -> ReplicaStatus {
         let raft = self.raft.metrics().borrow_watched().clone();
         let role = match raft.state {
@@ -376,6 +402,7 @@ impl Observer {
             ServerState::Learner => Role::Learner,
             ServerState::Shutdown => Role::Stopped,
         };
+        let (revision, state_hash) = self.store.state_hash();
         ReplicaStatus {
             name: self.identity.name.clone(),
             id: self.identity.node,
@@ -386,7 +413,9 @@ impl Observer {
             last_log_index: raft.last_log_index.unwrap_or(0),
             committed_index: index(&raft.cluster_committed),
             applied_index: self.store.applied().map_or(0, |position| position.index),
-            revision: self.store.applied_revision(),
+            revision,
+            state_hash,
+            diverged: self.has_diverged(),
             state_bytes: self.store.disk_size(),
             log_bytes: self.log.size(),
         }
@@ -404,6 +433,7 @@ impl Inner {
         metrics.committed_index.set(index(&raft.cluster_committed) as i64);
         metrics.applied_index.set(index(&raft.last_applied) as i64);
         metrics.purged_index.set(index(&raft.purged) as i64);
+        metrics.state_diverged.set(self.observer.has_diverged().into());
         metrics.log_bytes.set(self.log.size() as i64);
         metrics.proposals_pending.set(self.proposer.pending() as i64);
         metrics.match_index.reset();

@@ -136,7 +136,11 @@ fn table(answer: &Value) -> String {
             text("name"),
             text("id"),
             text("address"),
-            if error.is_empty() { text("role") } else { format!("Unreachable: {error}") },
+            match (error.is_empty(), replica.bool_at(&["diverged"])) {
+                (false, _) => format!("Unreachable: {error}"),
+                (true, Some(true)) => format!("{} (diverged)", text("role")),
+                _ => text("role"),
+            },
             text("term"),
             text("appliedIndex"),
             text("revision"),

@@ -26,12 +26,12 @@ const EXPIRED: usize = 1024;
 const HISTORY: Duration = Duration::from_secs(300);
 const SAMPLE: Duration = Duration::from_secs(30);
 
-/// Starts the loops; they run until the server stops.
+/// Starts the loops; they run until the server stops, or must not go by its state any more.
 pub fn start(server: &Arc<Server>, identity: Arc<Identity>) {
-    let (server, stopping) = (server.clone(), server.stopping.clone());
+    let (server, serving) = (server.clone(), server.serving.clone());
     let alive = identity::keep(server.clone(), identity.clone());
-    tokio::spawn(stopping.clone().run_until_cancelled_owned(alive));
-    tokio::spawn(stopping.run_until_cancelled_owned(lead(server, identity)));
+    tokio::spawn(serving.clone().run_until_cancelled_owned(alive));
+    tokio::spawn(serving.run_until_cancelled_owned(lead(server, identity)));
 }
 
 /// What the leader does. Another replica's loops wait until it leads.

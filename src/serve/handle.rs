@@ -111,6 +111,9 @@ impl Exchange {
         if !self.server.health.is_caught_up() {
             return Err(ApiError::unavailable("this replica has not caught up with the others yet"));
         }
+        if let Some(why) = self.server.divergence() {
+            return Err(ApiError::unavailable(why));
+        }
         let offer = match self.info.verb {
             Verb::List | Verb::Watch => Offer::Collection,
             // What is answered and not kept has no table.

@@ -80,8 +80,10 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         rbac,
         health: Health::default(),
         inflight: InFlight::new(config.max_reading, config.max_writing),
+        serving: stopping.child_token(),
         stopping: stopping.clone(),
     });
+    tokio::spawn(stop_showing(server.clone()));
     if config.authorization.contains(&AuthorizationMode::Node) {
         tracing::warn!("--authorization-mode: there is no Node authorizer yet; nodes have the rights that RBAC gives");
     }
@@ -114,6 +116,14 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     replica.shutdown().await;
     Ok(())
+}
+
+/// Ends watches and loops once the state is found to be wrong.
+async fn stop_showing(server: Arc<Server>) {
+    let mut divergence = server.replica.divergence();
+    if divergence.wait_for(Option::is_some).await.is_ok() {
+        server.serving.cancel();
+    }
 }
 
 /// Catches up, makes what every cluster has, tells the person who started it, and keeps the loops running.

@@ -32,7 +32,7 @@ pub async fn answer(
         "" => "/",
         path => path,
     };
-    let health = server.health.answer(path, query, has_leader(server));
+    let health = server.health.answer(path, query, obstacle(server));
     if let Some(told) = health {
         let code = StatusCode::from_u16(told.code).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         return Ok(Some(plain(code, told.text)));
@@ -64,8 +64,10 @@ fn only_get(head: &Parts) -> Result<()> {
     }
 }
 
-fn has_leader(server: &Server) -> bool {
-    server.replica.leadership().borrow().leader.is_some()
+/// What keeps this replica from being up to date; None: nothing.
+fn obstacle(server: &Server) -> Option<&'static str> {
+    let has_leader = server.replica.leadership().borrow().leader.is_some();
+    server.divergence().or((!has_leader).then_some("this replica sees no leader"))
 }
 
 /// All paths, as far as they are known beforehand.
@@ -127,6 +129,9 @@ async fn status(server: &Server) -> Response<Body> {
             "committedIndex": status.committed_index,
             "appliedIndex": status.applied_index,
             "revision": status.revision,
+            // As text: not every reader of JSON has 64 bits.
+            "stateHash": format!("{:016x}", status.state_hash),
+            "diverged": status.diverged,
             "databaseBytes": status.state_bytes + status.log_bytes,
             "version": status.announced.version,
         }),

@@ -51,7 +51,7 @@ pub struct Watch {
     bookmarks: bool,
     next_bookmark: Instant,
     ends: Instant,
-    stopping: CancellationToken,
+    serving: CancellationToken,
 }
 
 enum Source {
@@ -109,7 +109,7 @@ pub async fn watch(request: &mut Request) -> Result<Answer> {
         bookmarks,
         next_bookmark: now + BOOKMARK_EVERY,
         ends: now + lasts,
-        stopping: server.stopping.clone(),
+        serving: server.serving.clone(),
     }))
 }
 
@@ -161,7 +161,7 @@ impl Watch {
             let wakes = if self.bookmarks { self.next_bookmark.min(self.ends) } else { self.ends };
             tokio::select! {
                 biased;
-                () = self.stopping.cancelled() => return None,
+                () = self.serving.cancelled() => return None,
                 event = cursor.next() => match event {
                     Ok(event) => {
                         if let Some(change) = Change::of(&event, &self.resource, &self.selection) {

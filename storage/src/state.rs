@@ -61,6 +61,8 @@ pub(crate) struct State {
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     pub(crate) events: Vec<Arc<Event>>,
+    /// The state's hash at each revision that was made, in order.
+    pub(crate) hashes: Vec<u64>,
     pub(crate) dedup: DedupChanges,
     /// What was trimmed, kept so that it is dropped where nobody waits for it.
     pub(crate) trimmed: Option<Arc<History>>,
@@ -113,6 +115,7 @@ impl State {
         for write in writes.iter().enumerate().filter(|(i, _)| !overwritten.contains(i)).map(|(_, write)| write) {
             self.write(write, changes);
         }
+        changes.hashes.push(self.hash);
         Outcome::Committed { revision: self.revision }
     }
 

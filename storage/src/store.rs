@@ -1,4 +1,4 @@
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +18,8 @@ use crate::{Compacted, Cursor, Export, Key, LogPosition, Outcome, Proposal, Read
 const PAST_VIEWS: usize = 8;
 /// A history longer than this is dropped by a thread of its own.
 const LONG: usize = 2048;
+/// Revisions whose state hash is known, the newest ones.
+const HASHES: usize = 16 << 10;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
@@ -121,9 +123,35 @@ struct Shared {
     all: Arc<Feed>,
     revisions: watch::Sender<Revision>,
     pasts: Mutex<Vec<Arc<Past>>>,
+    hashes: Mutex<Hashes>,
     bound: HistoryBound,
     /// The newest generation that was staged. Held while the state on disk is flushed, so that it isn't replaced then.
     generations: Mutex<u64>,
+}
+
+/// The state's hash at the newest revisions; the last is that of `newest`.
+struct Hashes {
+    newest: Revision,
+    hashes: VecDeque<u64>,
+}
+
+impl Hashes {
+    fn of(state: &State) -> Hashes {
+        Hashes { newest: state.revision, hashes: VecDeque::from([state.hash]) }
+    }
+
+    fn add(&mut self, hash: u64) {
+        if self.hashes.len() == HASHES {
+            self.hashes.pop_front();
+        }
+        self.hashes.push_back(hash);
+        self.newest += 1;
+    }
+
+    fn at(&self, revision: Revision) -> Option<u64> {
+        let back = usize::try_from(self.newest.checked_sub(revision)?).ok()?;
+        self.hashes.get(self.hashes.len().checked_sub(back + 1)?).copied()
+    }
 }
 
 impl Store {
@@ -132,6 +160,7 @@ impl Store {
         Ok(Store(Arc::new(Shared {
             all: Arc::new(Feed::new(state.history.clone())),
             revisions: watch::Sender::new(state.revision),
+            hashes: Mutex::new(Hashes::of(&state)),
             state: ArcSwap::from_pointee(state),
             disk: Mutex::new(disk),
             feeds: RwLock::default(),
@@ -208,6 +237,7 @@ impl Store {
             return Err(Fatal::OutOfOrder { applied: index(&before), given: index(&state) });
         }
         disk.switch(staged)?;
+        *self.0.hashes.lock() = Hashes::of(&state);
         self.publish(state, Changes { trimmed: Some(before.history.clone()), ..Changes::default() });
         Ok(())
     }
@@ -283,6 +313,11 @@ impl Store {
         (state.revision, state.hash)
     }
 
+    /// That hash at an earlier revision; None: it isn't known any more, or not yet.
+    pub fn hash_at(&self, revision: Revision) -> Option<u64> {
+        self.0.hashes.lock().at(revision)
+    }
+
     pub fn disk_size(&self) -> u64 {
         self.0.disk.lock().size()
     }
@@ -334,6 +369,10 @@ impl Store {
     /// Shows the new state: to readers first, so that whoever hears of an event finds it in the view.
     fn publish(&self, state: State, changes: Changes) {
         let state = Arc::new(state);
+        if !changes.hashes.is_empty() {
+            let mut hashes = self.0.hashes.lock();
+            changes.hashes.iter().for_each(|hash| hashes.add(*hash));
+        }
         self.0.state.store(state.clone());
         if let Some(trimmed) = changes.trimmed {
             self.0.pasts.lock().clear();
@@ -486,6 +525,22 @@ mod tests {
         assert_eq!(&view.get("a/1").unwrap().value[..], b"v(1)");
         let record = f.store.view().get("a/1").unwrap().clone();
         assert_eq!((record.created, record.modified, &record.value[..]), (1, 2, &b"x(2)"[..]));
+    }
+
+    #[test]
+    fn replicas_that_batch_differently_agree_on_the_hash_of_each_revision() {
+        let (mut one, mut other) = (Fixture::new(), Fixture::new());
+        let proposals: Vec<_> = (0..50).map(|n| transact(vec![], vec![put(&format!("a/{}", n % 7), "()")])).collect();
+        one.apply(&proposals);
+        proposals.chunks(3).for_each(|some| drop(other.apply(some)));
+        let hashes = |store: &Store| (0..=51).map(|revision| store.hash_at(revision)).collect::<Vec<_>>();
+        assert_eq!(hashes(&one.store), hashes(&other.store));
+        assert_eq!((one.store.hash_at(0), one.store.hash_at(51)), (Some(0), None));
+        assert_eq!(one.store.state_hash(), (50, one.store.hash_at(50).unwrap()));
+        assert_ne!(one.store.hash_at(49), one.store.hash_at(50));
+        one.store.flush().unwrap();
+        let one = one.reopen();
+        assert_eq!((one.store.hash_at(50), one.store.hash_at(49)), (other.store.hash_at(50), None));
     }
 
     #[test]

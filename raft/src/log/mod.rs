@@ -24,6 +24,7 @@ use parking_lot::{Mutex, RwLock};
 use rocksdb::{
     BlockBasedOptions, Cache, DB, DBRecoveryMode, Direction, IteratorMode, LogLevel, ReadOptions, WriteOptions,
 };
+use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 
 use self::writer::{Done, Job, Writer};
@@ -151,6 +152,17 @@ impl Log {
         let error =
             |error: rocksdb::Error| StartError::Database { path: self.0.path.clone(), detail: error.to_string() };
         self.0.db.get(key).map_err(error)
+    }
+
+    /// A row of this replica's own, checked. `what` says what it is.
+    pub(crate) fn row<T: DeserializeOwned>(&self, key: &[u8], what: &str) -> Result<Option<T>, StartError> {
+        let Some(row) = self.get(key)? else { return Ok(None) };
+        let damaged = |error: codec::CodecError| StartError::Corrupt {
+            path: self.0.path.clone(),
+            what: what.into(),
+            detail: error.to_string(),
+        };
+        Ok(Some(codec::unseal(key, &row).map_err(damaged)?))
     }
 
     /// Writes a row and returns once it is durable.

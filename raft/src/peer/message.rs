@@ -30,6 +30,8 @@ pub(super) const TRANSFER: &str = "/transfer-leader";
 pub(super) const PROPOSE: &str = "/propose";
 pub(super) const READ_INDEX: &str = "/read-index";
 pub(super) const STATUS: &str = "/status";
+/// A revision; the answer is the hash of the state there, if it is known.
+pub(super) const STATE_HASH: &str = "/state-hash";
 
 /// The first message on each connection, and the answer to it.
 #[derive(Debug, Clone, Serialize, Deserialize)]

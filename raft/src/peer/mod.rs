@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use kontiki_storage::codec;
+use kontiki_storage::{Revision, codec};
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::link::{Link, PeerError};
-use self::message::{Hello, PROPOSE, ProposeAnswer, READ_INDEX, STATUS};
+use self::message::{Hello, PROPOSE, ProposeAnswer, READ_INDEX, STATE_HASH, STATUS};
 use crate::config::{Config, StartError};
 use crate::identity::Identity;
 use crate::log::Log;
@@ -194,6 +194,16 @@ impl Peers {
             })
         });
         join_all(ask).await
+    }
+
+    /// The hashes of the others' states at the revision, from those that know it.
+    pub(crate) async fn state_hashes(&self, revision: Revision, within: Duration) -> BTreeMap<NodeId, u64> {
+        let all: Vec<_> = self.0.all.read().values().cloned().collect();
+        let ask = all.iter().map(|peer| async {
+            let hash = ask::<_, Option<u64>>(&peer.control, STATE_HASH, &revision, within).await.ok()??;
+            Some((peer.control.id, hash))
+        });
+        join_all(ask).await.into_iter().flatten().collect()
     }
 
     fn get(&self, id: NodeId) -> Option<Arc<Peer>> {

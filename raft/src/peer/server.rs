@@ -15,7 +15,7 @@ use hyper::body::{Frame, Incoming};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use kontiki_storage::{Ready, SnapshotError, Store, codec};
+use kontiki_storage::{Ready, Revision, SnapshotError, Store, codec};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::storage::Snapshot;
 use serde::{Deserialize, Serialize};
@@ -28,8 +28,8 @@ use tokio_rustls::TlsAcceptor;
 use super::link::WINDOW;
 use super::message::{
     APPEND, APPEND_STREAM, AppendAnswer, AppendCall, FRAME, Frames, HELLO, Hello, PRE_VOTE, PROPOSE, ProposeAnswer,
-    READ_INDEX, SNAPSHOT, STATUS, StreamAnswer, TRANSFER, TransferAnswer, TransferCall, VOTE, VoteAnswer, VoteCall,
-    Welcome, frame,
+    READ_INDEX, SNAPSHOT, STATE_HASH, STATUS, StreamAnswer, TRANSFER, TransferAnswer, TransferCall, VOTE, VoteAnswer,
+    VoteCall, Welcome, frame,
 };
 use super::{Me, Peers, Refusal, tls};
 use crate::barrier::Barrier;
@@ -46,6 +46,7 @@ const CONNECTIONS: usize = 256;
 /// Requests of all peers at once, beside streams of appends.
 const REQUESTS: usize = 512;
 const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(5);
+const STATE_HASH_TIMEOUT: Duration = Duration::from_secs(2);
 
 type ResponseBody = UnsyncBoxBody<Bytes, io::Error>;
 
@@ -200,6 +201,7 @@ impl Service {
             }
             PROPOSE => encoded(&self.propose(bytes).await?),
             READ_INDEX => encoded(&self.read_index().await),
+            STATE_HASH => encoded(&self.state_hash(decoded(&bytes)?).await),
             STATUS => encoded(&self.observer.status()),
             _ => Err(Rejected(StatusCode::NOT_FOUND, "this replica knows of no such request".into())),
         }
@@ -245,6 +247,10 @@ impl Service {
         if self.low_on_space.load(Ordering::Relaxed) {
             return Ok(ProposeAnswer::NoSpace);
         }
+        // What its state would answer is wrong; another leads in a moment.
+        if self.observer.has_diverged() {
+            return Ok(ProposeAnswer::NotTaken);
+        }
         let batch = Batch::check(bytes).map_err(malformed)?;
         Ok(match propose_here(&self.raft, batch).await {
             Answer::Outcomes(outcomes) => ProposeAnswer::Outcomes(outcomes),
@@ -252,6 +258,13 @@ impl Service {
             Answer::Unclear => ProposeAnswer::Unclear,
             Answer::NoSpace => ProposeAnswer::NoSpace,
         })
+    }
+
+    /// A replica that is a little behind catches up first.
+    async fn state_hash(&self, revision: Revision) -> Option<u64> {
+        // One that lags more than that has no answer.
+        let _ = timeout(STATE_HASH_TIMEOUT, self.store.wait_for(revision)).await;
+        self.store.hash_at(revision)
     }
 
     /// Only a leader answers, so that no two replicas ask each other.

@@ -3,14 +3,14 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 use std::net::TcpListener;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki_raft::{
     Config, Limits, MEMBER_DNS_NAME, MEMBER_ORGANIZATION, PeerTls, Replica, StartError, member_common_name,
 };
-use kontiki_storage::{Condition, Transaction, Write};
+use kontiki_storage::{Condition, Options, Store, Transaction, Write};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
@@ -188,6 +188,28 @@ impl Cluster {
         }
         let hashes: Vec<_> = running.iter().map(|replica| replica.store().state_hash()).collect();
         assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
+    }
+}
+
+/// Opens a store once the process that had the directory before has let go of it.
+pub async fn open_store(path: &Path) -> Store {
+    for _ in 0..100 {
+        match Store::open(path, Options::default()) {
+            Ok(store) => return store,
+            Err(_) => tokio::time::sleep(Duration::from_millis(50)).await,
+        }
+    }
+    panic!("the store is still in use");
+}
+
+pub fn copy_dir(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        match entry.file_type().unwrap().is_dir() {
+            true => copy_dir(&entry.path(), &to.join(entry.file_name())),
+            false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+        }
     }
 }
 

@@ -1,0 +1,178 @@
+//! Replicas compare their states. Each asks the others every now and then for the hash of their state at the revision
+//! that it has itself, and judges nobody but itself: one that most of the members contradict has diverged. It says so,
+//! writes it down, gives up the leadership and does not stand for election. Its log is as good as before, so it goes on
+//! keeping and voting for it; what its state shows is for nobody to see, until a snapshot replaces it.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use kontiki_storage::{Revision, Store, codec};
+use openraft::ServerState;
+use openraft::async_runtime::watch::WatchReceiver as _;
+use serde::{Deserialize, Serialize};
+use tokio::sync::watch;
+use tokio::time::MissedTickBehavior;
+
+use crate::config::StartError;
+use crate::log::Log;
+use crate::metrics::Metrics;
+use crate::peer::Peers;
+use crate::route::Raft;
+use crate::types::NodeId;
+
+const ROW: &[u8] = b"m/divergence";
+
+/// The state of this replica is not what most members have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Divergence {
+    pub revision: Revision,
+    pub hash: u64,
+    /// The others' hash at that revision.
+    pub expected: u64,
+}
+
+/// Whether this replica has diverged, as its data directory says too. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Standing {
+    log: Log,
+    divergence: Arc<watch::Sender<Option<Divergence>>>,
+}
+
+impl Standing {
+    pub(crate) fn read(log: &Log) -> Result<Standing, StartError> {
+        let divergence = log.row(ROW, "the note of a divergence")?.flatten();
+        Ok(Standing { log: log.clone(), divergence: Arc::new(watch::Sender::new(divergence)) })
+    }
+
+    pub(crate) fn watch(&self) -> watch::Receiver<Option<Divergence>> {
+        self.divergence.subscribe()
+    }
+
+    pub(crate) fn has_diverged(&self) -> bool {
+        self.divergence.borrow().is_some()
+    }
+
+    /// Nobody is shown anything from here on; a failure to write it down leaves it to be found again after a restart.
+    pub(crate) async fn set(&self, divergence: Option<Divergence>) {
+        if self.divergence.send_replace(divergence) == divergence {
+            return;
+        }
+        let row = codec::seal(ROW, &divergence).map_err(std::io::Error::other);
+        let written = match row {
+            Ok(row) => self.log.put(ROW, row).await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = written {
+            tracing::warn!(%error, "whether this replica has diverged is not written down");
+        }
+    }
+}
+
+pub(crate) struct Audit {
+    pub(crate) raft: Raft,
+    pub(crate) peers: Peers,
+    pub(crate) store: Store,
+    pub(crate) standing: Standing,
+    pub(crate) every: Duration,
+    pub(crate) metrics: Metrics,
+}
+
+impl Audit {
+    pub(crate) async fn run(self) {
+        let mut ticks = tokio::time::interval(self.every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let diverged = self.standing.has_diverged();
+            self.raft.runtime_config().elect(!diverged);
+            let (revision, hash) = self.store.state_hash();
+            let others = self.peers.state_hashes(revision, self.every).await;
+            if others.is_empty() {
+                continue;
+            }
+            self.metrics.state_comparisons.inc();
+            let members = self.raft.metrics().borrow_watched().membership_config.nodes().count();
+            let hashes: Vec<_> = others.values().copied().collect();
+            match judge(hash, &hashes, members) {
+                Verdict::Agreed => {}
+                Verdict::Unclear => {
+                    self.metrics.state_mismatches.inc();
+                    let hashes = format!("{hashes:016x?}");
+                    tracing::error!(revision, hash = format!("{hash:016x}"), hashes, "replicas differ in their state");
+                }
+                Verdict::Contradicted(expected) => {
+                    self.metrics.state_mismatches.inc();
+                    if !diverged {
+                        tracing::error!(
+                            revision,
+                            hash = format!("{hash:016x}"),
+                            expected = format!("{expected:016x}"),
+                            "this replica's state is not the one that most replicas have: it serves nothing more. \
+                             Remove it from the cluster, empty its data directory and let it join again"
+                        );
+                        self.standing.set(Some(Divergence { revision, hash, expected })).await;
+                    }
+                    self.give_up_leadership(&others, expected).await;
+                }
+            }
+        }
+    }
+
+    /// In favour of a voter with the right state.
+    async fn give_up_leadership(&self, others: &BTreeMap<NodeId, u64>, expected: u64) {
+        self.raft.runtime_config().elect(false);
+        let raft = self.raft.metrics().borrow_watched().clone();
+        if raft.state != ServerState::Leader {
+            return;
+        }
+        let heir = raft.membership_config.voter_ids().find(|id| others.get(id) == Some(&expected));
+        if let Some(heir) = heir
+            && let Err(error) = self.raft.trigger().transfer_leader(heir).await
+        {
+            tracing::warn!(%error, "the leadership was not handed over");
+        }
+    }
+}
+
+#[derive(Debug, PartialEq, Eq)]
+enum Verdict {
+    Agreed,
+    /// There are different states, and it can't be said that this one is wrong. It may be right.
+    Unclear,
+    /// By most members, who agree with each other.
+    Contradicted(u64),
+}
+
+fn judge(mine: u64, others: &[u64], members: usize) -> Verdict {
+    if others.iter().all(|hash| *hash == mine) {
+        return Verdict::Agreed;
+    }
+    let of = |wanted: u64| others.iter().filter(|hash| **hash == wanted).count();
+    match others.iter().find(|hash| **hash != mine && of(**hash) * 2 > members) {
+        Some(most) => Verdict::Contradicted(*most),
+        None => Verdict::Unclear,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_most_members_can_convict() {
+        for (mine, others, members, expected) in [
+            (1, &[1, 1][..], 3, Verdict::Agreed),
+            (1, &[1], 3, Verdict::Agreed),
+            (1, &[2, 2], 3, Verdict::Contradicted(2)),
+            (1, &[2], 3, Verdict::Unclear),
+            (1, &[2, 1], 3, Verdict::Unclear),
+            (1, &[2, 3], 3, Verdict::Unclear),
+            (1, &[2, 2, 1], 5, Verdict::Unclear),
+            (1, &[2, 2, 2, 1], 5, Verdict::Contradicted(2)),
+            (1, &[2], 2, Verdict::Unclear),
+        ] {
+            assert_eq!(judge(mine, others, members), expected, "{mine} {others:?} {members}");
+        }
+    }
+}
