@@ -346,6 +346,8 @@ impl Moments {
 mod tests {
     use super::*;
 
+    type Step = (u64, u64, Action);
+
     fn operation(client: u64, called: u64, returned: u64, action: Action) -> Operation {
         Operation { client, called, returned, action }
     }
@@ -362,7 +364,7 @@ mod tests {
         write(Expects::Anything, value, Outcome::Done(Some(revision)))
     }
 
-    fn history(actions: &[(u64, u64, Action)]) -> Vec<Operation> {
+    fn history(actions: &[Step]) -> Vec<Operation> {
         let each = actions.iter().enumerate();
         each.map(|(n, (called, returned, action))| operation(n as u64, *called, *returned, *action)).collect()
     }
@@ -373,7 +375,7 @@ mod tests {
         use Outcome::*;
         let absent = Action::Read(None);
         let delete = Action::Write { expects: Revision(2), value: None, outcome: Done(Some(3)) };
-        let good: &[&[(u64, u64, Action)]] = &[
+        let good: &[&[Step]] = &[
             &[],
             &[
                 (0, 1, absent),
@@ -404,7 +406,7 @@ mod tests {
         use Expects::*;
         use Outcome::*;
         let absent = Action::Read(None);
-        let bad: &[(&str, &[(u64, u64, Action)])] = &[
+        let bad: &[(&str, &[Step])] = &[
             ("a lost write", &[(0, 1, put(1, 1)), (2, 3, absent)]),
             ("a stale read", &[(0, 1, put(1, 1)), (2, 3, put(2, 2)), (4, 5, read(1, 1))]),
             ("time going back", &[(0, 9, put(1, 1)), (2, 3, read(1, 1)), (4, 5, absent)]),

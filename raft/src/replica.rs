@@ -24,7 +24,7 @@ use crate::identity::{self, Founders, Identity};
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::metrics::{Metrics, Scrape};
-use crate::peer::{self, Network, Peers, Service};
+use crate::peer::{Http, Network, Peers, Service, Transport};
 use crate::proposer::{ProposeError, Proposer};
 use crate::route::{Leader, Leadership, Raft, Route};
 use crate::types::{LogId, NodeId, TypeConfig};
@@ -139,6 +139,11 @@ impl Replica {
     /// Nothing should be served before a first [`Replica::read_barrier`] has come through: until then the state may be
     /// older than what this replica has shown before it was stopped.
     pub async fn start(config: Config) -> Result<Replica, StartError> {
+        let transport = Arc::new(Http::listen(&config).await?);
+        Replica::start_on(config, transport).await
+    }
+
+    async fn start_on(config: Config, transport: Arc<dyn Transport>) -> Result<Replica, StartError> {
         let founders = Founders::of(&config)?;
         let metrics = Metrics::new().map_err(|error| StartError::Config(error.to_string()))?;
         let (log, store) = open(&config, metrics.clone()).await?;
@@ -158,12 +163,8 @@ impl Replica {
             version: config.version.clone(),
             client_url: config.client_url.clone(),
         };
-        let peers = Peers::new(&config, &identity, announced.clone(), log.clone(), metrics.clone())?;
+        let peers = Peers::new(&identity, announced.clone(), transport.clone(), log.clone(), metrics.clone());
         peers.update(founders.members.iter().map(|(id, member)| (id, member)));
-        let listener = match config.peer_listen {
-            Some(address) => Some(peer::listen(address).await?),
-            None => None,
-        };
         if log.is_pristine() && founders.members.len() > 1 {
             peers.greet(GREETING).await;
             if let Some(peer) = peers.wiped().borrow().clone() {
@@ -227,11 +228,9 @@ impl Replica {
             standing,
         };
         let barrier = Barrier::new(route.clone(), store.clone(), applied_seen, metrics.clone());
-        if let Some(listener) = listener {
-            let (raft, store, barrier) = (raft.clone(), store.clone(), barrier.clone());
-            let service = Service::new(&peers, raft, store, barrier, observer.clone(), low_on_space.clone());
-            tasks.push(peer::serve(listener, service));
-        }
+        let (answering, low) = (observer.clone(), low_on_space.clone());
+        let service = Service::new(&peers, raft.clone(), store.clone(), barrier.clone(), answering, low);
+        tasks.push(transport.serve(Arc::new(service)));
         Ok(Replica(Arc::new(Inner {
             observer,
             proposer: Proposer::new(route, config.limits, metrics.clone()),

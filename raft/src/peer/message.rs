@@ -3,7 +3,6 @@
 
 use bytes::{Buf, Bytes, BytesMut};
 use http_body_util::BodyExt;
-use hyper::body::Body;
 use kontiki_storage::codec::{self, CodecError};
 use kontiki_storage::{LogPosition, Outcome};
 use openraft::raft::TransferLeaderResponse;
@@ -13,6 +12,7 @@ use openraft::raft::{
 };
 use serde::{Deserialize, Serialize};
 
+use super::transport::Body;
 use crate::format::{EntryForm, VoteForm};
 use crate::replica::Announced;
 use crate::types::{LogId, NodeId, TypeConfig, log_id, position};
@@ -266,17 +266,17 @@ pub(super) enum FrameError {
     #[error("the stream ends within a message")]
     Short,
     #[error("the stream broke off: {0}")]
-    Broken(hyper::Error),
+    Broken(std::io::Error),
 }
 
 /// Reads messages from a body.
-pub(super) struct Frames<B> {
-    body: B,
+pub(super) struct Frames {
+    body: Body,
     buffer: BytesMut,
 }
 
-impl<B: Body<Data = Bytes, Error = hyper::Error> + Unpin> Frames<B> {
-    pub(super) fn new(body: B) -> Frames<B> {
+impl Frames {
+    pub(super) fn new(body: Body) -> Frames {
         Frames { body, buffer: BytesMut::new() }
     }
 

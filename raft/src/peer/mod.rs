@@ -1,11 +1,12 @@
-//! The other replicas: connections to them over HTTP/2 and mutual TLS, what is asked of them, and the listener that
-//! answers what they ask.
+//! The other replicas: connections to them, what is asked of them, and what they are answered.
 
+mod http;
 mod link;
 mod message;
 mod network;
 mod server;
 mod tls;
+mod transport;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,9 +21,9 @@ use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
-use self::link::{Link, PeerError};
+use self::link::Link;
 use self::message::{Hello, PROPOSE, ProposeAnswer, READ_INDEX, STATE_HASH, STATUS};
-use crate::config::{Config, StartError};
+use self::transport::PeerError;
 use crate::identity::Identity;
 use crate::log::Log;
 use crate::metrics::Metrics;
@@ -30,9 +31,11 @@ use crate::replica::{Announced, ReplicaStatus, Unreachable};
 use crate::route::Answer;
 use crate::types::{Batch, Member, NodeId};
 
+pub(crate) use self::http::Http;
 pub(crate) use self::network::Network;
-pub(crate) use self::server::{Service, listen, serve};
+pub(crate) use self::server::Service;
 pub use self::tls::{MEMBER_DNS_NAME, MEMBER_ORGANIZATION, NotMember, PeerTls, member_common_name, member_name};
+pub(crate) use self::transport::Transport;
 
 /// How long a leader may take for a batch before its answer is no longer waited for. Who leads may change before that.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
@@ -41,7 +44,7 @@ const STATUS_TIMEOUT: Duration = Duration::from_millis(800);
 /// This replica as its peers see it, and which of them it has met.
 pub(crate) struct Me {
     hello: Hello,
-    ends: Option<tls::Ends>,
+    transport: Arc<dyn Transport>,
     log: Log,
     known: Mutex<BTreeMap<NodeId, u64>>,
     /// The peer that knew this replica with another data directory.
@@ -114,13 +117,12 @@ struct Peer {
 
 impl Peers {
     pub(crate) fn new(
-        config: &Config,
         identity: &Identity,
         announced: Announced,
+        transport: Arc<dyn Transport>,
         log: Log,
         metrics: Metrics,
-    ) -> Result<Peers, StartError> {
-        let ends = config.tls.as_ref().map(|tls| tls::Ends::new(tls, &config.name)).transpose()?;
+    ) -> Peers {
         let hello = Hello {
             cluster: identity.cluster,
             node: identity.node,
@@ -128,8 +130,8 @@ impl Peers {
             incarnation: identity.incarnation,
             announced,
         };
-        let me = Me { hello, ends, log, known: Mutex::default(), wiped: watch::Sender::new(None), metrics };
-        Ok(Peers(Arc::new(Shared { me: Arc::new(me), all: RwLock::default() })))
+        let me = Me { hello, transport, log, known: Mutex::default(), wiped: watch::Sender::new(None), metrics };
+        Peers(Arc::new(Shared { me: Arc::new(me), all: RwLock::default() }))
     }
 
     /// Takes note of who is a member, and where.
@@ -224,7 +226,7 @@ impl Peers {
 /// A call with a typed question and answer.
 async fn ask<Q: Serialize, A: DeserializeOwned>(
     link: &Link,
-    path: &str,
+    path: &'static str,
     question: &Q,
     within: Duration,
 ) -> Result<A, PeerError> {

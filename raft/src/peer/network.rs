@@ -17,11 +17,12 @@ use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotRespon
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
 use tokio::time::{Instant, timeout};
 
-use super::link::{Link, PeerError};
+use super::link::Link;
 use super::message::{
     APPEND, APPEND_STREAM, AppendAnswer, AppendCall, Frames, PRE_VOTE, SNAPSHOT, StreamAnswer, StreamResult, TRANSFER,
     TransferAnswer, TransferCall, VOTE, VoteAnswer, VoteCall, frame,
 };
+use super::transport::PeerError;
 use super::{Peer, Peers, ask};
 use crate::format::VoteForm;
 use crate::machine::{Image, RaftSnapshot};
@@ -84,7 +85,7 @@ impl Client {
         });
         let response = timeout(APPEND_STALL, self.peer.bulk.stream(APPEND_STREAM, messages)).await;
         let response = response.unwrap_or(Err(PeerError::Timeout))?;
-        let answers = stream::unfold(Some((Frames::new(response.into_body()), 0)), move |state| {
+        let answers = stream::unfold(Some((Frames::new(response), 0)), move |state| {
             let sent = sent.clone();
             async move {
                 let (mut frames, answered) = state?;
@@ -209,7 +210,7 @@ async fn send_snapshot(link: &Link, vote: Vote, export: Export) -> Result<Snapsh
     });
     let messages = stream::iter([head]).chain(chunks);
     let response = link.stream(SNAPSHOT, messages).await?;
-    let answer = Frames::new(response.into_body()).next().await.map_err(|error| PeerError::Lost(error.to_string()))?;
+    let answer = Frames::new(response).next().await.map_err(|error| PeerError::Lost(error.to_string()))?;
     let answer: Bytes = answer.ok_or_else(|| PeerError::Lost("no answer".into()))?;
     let vote: VoteForm = codec::decode(&answer).map_err(|error| PeerError::Lost(error.to_string()))?;
     Ok(SnapshotResponse { vote: vote.into() })

@@ -1,39 +1,30 @@
-//! The listener for peers, and what is done with what they ask.
+//! What is done with what peers ask.
 
-use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{StreamExt, stream};
-use http_body_util::combinators::UnsyncBoxBody;
-use http_body_util::{BodyExt, Full, Limited, StreamBody};
-use hyper::body::{Frame, Incoming};
-use hyper::service::service_fn;
-use hyper::{Request, Response, StatusCode};
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use http_body_util::{BodyExt, Limited, StreamBody};
+use hyper::body::Frame;
+use hyper::{Response, StatusCode};
 use kontiki_storage::{Ready, Revision, SnapshotError, Store, codec};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::storage::Snapshot;
 use serde::{Deserialize, Serialize};
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
-use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout};
-use tokio_rustls::TlsAcceptor;
+use tokio::time::{Instant, timeout};
 
-use super::link::WINDOW;
 use super::message::{
     APPEND, APPEND_STREAM, AppendAnswer, AppendCall, FRAME, Frames, HELLO, Hello, PRE_VOTE, PROPOSE, ProposeAnswer,
     READ_INDEX, SNAPSHOT, STATE_HASH, STATUS, StreamAnswer, TRANSFER, TransferAnswer, TransferCall, VOTE, VoteAnswer,
     VoteCall, Welcome, frame,
 };
-use super::{Me, Peers, Refusal, tls};
+use super::transport::{Body, full};
+use super::{Me, Peers, Refusal};
 use crate::barrier::Barrier;
-use crate::config::StartError;
 use crate::format::{VoteForm, decode_membership};
 use crate::identity::node_id;
 use crate::machine::Image;
@@ -41,14 +32,10 @@ use crate::replica::Observer;
 use crate::route::{Answer, Raft, propose_here};
 use crate::types::{Batch, SnapshotMeta, Vote, log_id};
 
-const HANDSHAKE: Duration = Duration::from_secs(5);
-const CONNECTIONS: usize = 256;
 /// Requests of all peers at once, beside streams of appends.
 const REQUESTS: usize = 512;
 const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(5);
 const STATE_HASH_TIMEOUT: Duration = Duration::from_secs(2);
-
-type ResponseBody = UnsyncBoxBody<Bytes, io::Error>;
 
 /// What answers peers.
 pub(crate) struct Service {
@@ -77,68 +64,16 @@ impl Service {
     }
 }
 
-pub(crate) async fn listen(address: SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
-}
-
-/// Serves peers until the task is aborted; their connections end with it.
-pub(crate) fn serve(listener: TcpListener, service: Service) -> JoinHandle<()> {
-    tokio::spawn(accept(listener, Arc::new(service)))
-}
-
-async fn accept(listener: TcpListener, service: Arc<Service>) {
-    let mut connections = JoinSet::new();
-    loop {
-        match listener.accept().await {
-            Ok((socket, from)) if connections.len() < CONNECTIONS => {
-                let service = service.clone();
-                connections.spawn(async move {
-                    if let Err(error) = serve_one(socket, service).await {
-                        tracing::debug!(%from, error, "a peer connection has ended");
-                    }
-                });
-            }
-            Ok((_, from)) => tracing::warn!(%from, "too many peer connections"),
-            Err(error) => {
-                tracing::warn!(%error, "peers can't be accepted");
-                sleep(Duration::from_millis(100)).await;
-            }
-        }
-        while connections.try_join_next().is_some() {}
-    }
-}
-
-async fn serve_one(socket: TcpStream, service: Arc<Service>) -> Result<(), String> {
-    let Some(ends) = &service.me.ends else { return Err("this replica has no certificate for peers".into()) };
-    socket.set_nodelay(true).map_err(|error| error.to_string())?;
-    let stream = timeout(HANDSHAKE, TlsAcceptor::from(ends.server.clone()).accept(socket)).await;
-    let stream = stream.map_err(|error| error.to_string())?.map_err(|error| error.to_string())?;
-    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let certificate = certificate.ok_or("there is no certificate")?;
-    let name = tls::member_name(certificate).map_err(|error| error.to_string())?;
-    let connection = Arc::new(Caller { name, greeted: OnceLock::new() });
-    let handle = service_fn(move |request| {
-        let (service, connection) = (service.clone(), connection.clone());
-        async move { Ok::<_, Infallible>(service.answer(&connection, request).await) }
-    });
-    hyper::server::conn::http2::Builder::new(TokioExecutor::new())
-        .timer(TokioTimer::new())
-        .initial_stream_window_size(WINDOW)
-        .initial_connection_window_size(2 * WINDOW)
-        .max_frame_size(256 << 10)
-        .max_concurrent_streams(1024)
-        // A leader gives up on heartbeats that a replica was too slow for; that is no attack.
-        .max_pending_accept_reset_streams(1024)
-        .keep_alive_interval(Duration::from_secs(5))
-        .serve_connection(TokioIo::new(stream), handle)
-        .await
-        .map_err(|error| error.to_string())
-}
-
 /// Who is at the other end, by its certificate; and whether it has said hello.
-struct Caller {
+pub(crate) struct Caller {
     name: String,
     greeted: OnceLock<()>,
+}
+
+impl Caller {
+    pub(crate) fn new(name: String) -> Caller {
+        Caller { name, greeted: OnceLock::new() }
+    }
 }
 
 /// Why a request has no answer.
@@ -153,8 +88,8 @@ fn stopped(error: impl ToString) -> Rejected {
 }
 
 impl Service {
-    async fn answer(self: &Arc<Service>, caller: &Caller, request: Request<Incoming>) -> Response<ResponseBody> {
-        match self.route(caller, request).await {
+    pub(crate) async fn answer(self: &Arc<Service>, caller: &Caller, path: &str, body: Body) -> Response<Body> {
+        match self.route(caller, path, body).await {
             Ok(body) => Response::new(body),
             Err(Rejected(status, text)) => {
                 let mut response = Response::new(full(text.into_bytes()));
@@ -164,9 +99,7 @@ impl Service {
         }
     }
 
-    async fn route(self: &Arc<Service>, caller: &Caller, request: Request<Incoming>) -> Result<ResponseBody, Rejected> {
-        let (head, body) = request.into_parts();
-        let path = head.uri.path();
+    async fn route(self: &Arc<Service>, caller: &Caller, path: &str, body: Body) -> Result<Body, Rejected> {
         if path != HELLO && caller.greeted.get().is_none() {
             return Err(Rejected(StatusCode::FORBIDDEN, "hello comes first".into()));
         }
@@ -224,7 +157,7 @@ impl Service {
         }
     }
 
-    fn append_stream(self: Arc<Service>, body: Incoming) -> ResponseBody {
+    fn append_stream(self: Arc<Service>, body: Body) -> Body {
         let requests = stream::unfold(Frames::new(body), |mut frames| async move {
             let request = match frames.next().await {
                 Ok(Some(bytes)) => AppendCall::decode(&bytes).map_err(|error| error.to_string()),
@@ -275,7 +208,7 @@ impl Service {
         Some(self.barrier.wait(Instant::now() + READ_INDEX_TIMEOUT).await.ok()?.0)
     }
 
-    async fn snapshot(&self, body: Incoming) -> Result<ResponseBody, Rejected> {
+    async fn snapshot(&self, body: Body) -> Result<Body, Rejected> {
         let Ok(_only) = self.snapshots.try_acquire() else {
             return Err(Rejected(StatusCode::TOO_MANY_REQUESTS, "another snapshot is being taken".into()));
         };
@@ -298,7 +231,7 @@ impl Service {
         answer_vote(&response.vote)
     }
 
-    async fn take(&self, frames: &mut Frames<Incoming>) -> Result<Ready, Rejected> {
+    async fn take(&self, frames: &mut Frames) -> Result<Ready, Rejected> {
         let refused = |error: SnapshotError| {
             tracing::warn!(%error, "a snapshot can't be taken");
             Rejected(StatusCode::UNPROCESSABLE_ENTITY, error.to_string())
@@ -317,7 +250,7 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
     tokio::task::spawn_blocking(work).await.map_err(stopped)
 }
 
-fn answer_vote(vote: &Vote) -> Result<ResponseBody, Rejected> {
+fn answer_vote(vote: &Vote) -> Result<Body, Rejected> {
     let message = codec::encode(&VoteForm::from(vote)).map_err(stopped)?;
     Ok(full(frame(&message)))
 }
@@ -326,10 +259,6 @@ fn decoded<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, Rejected> {
     codec::decode(bytes).map_err(malformed)
 }
 
-fn encoded<T: Serialize>(answer: &T) -> Result<ResponseBody, Rejected> {
+fn encoded<T: Serialize>(answer: &T) -> Result<Body, Rejected> {
     Ok(full(codec::encode(answer).map_err(stopped)?))
-}
-
-fn full(bytes: impl Into<Bytes>) -> ResponseBody {
-    Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
