@@ -11,10 +11,10 @@ use kontiki_storage::{Revision, Store, codec};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use crate::config::StartError;
+use crate::host::watch;
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::peer::Peers;

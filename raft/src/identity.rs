@@ -3,10 +3,12 @@
 use std::path::Path;
 
 use kontiki_storage::codec;
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::config::{Config, StartError};
+use crate::host;
 use crate::log::{IDENTITY, Log};
 use crate::types::{Member, NodeId};
 
@@ -48,7 +50,8 @@ impl Founders {
         }
         let text: Vec<_> = named.iter().map(|(name, address)| format!("{name}={address}")).collect();
         // A cluster of one says nothing that sets it apart from the next one.
-        let cluster = if config.initial_cluster.is_empty() { rand::random() } else { hash("cluster", &text.join(",")) };
+        let cluster =
+            if config.initial_cluster.is_empty() { host::rng().random() } else { hash("cluster", &text.join(",")) };
         let members = named.into_iter().map(|(name, address)| (node_id(&name), Member { name, address }));
         Ok(Founders { cluster, members: members.collect() })
     }
@@ -91,7 +94,7 @@ pub(crate) async fn found(config: &Config, founders: &Founders, log: &Log) -> Re
         cluster: founders.cluster,
         node: node_id(&config.name),
         name: config.name.clone(),
-        incarnation: rand::random(),
+        incarnation: host::rng().random(),
     };
     let cannot = |path: &Path, source| StartError::Io { path: path.to_owned(), source };
     let row =

@@ -6,6 +6,7 @@ mod audit;
 mod barrier;
 mod config;
 mod format;
+mod host;
 mod identity;
 mod log;
 mod machine;

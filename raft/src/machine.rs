@@ -8,10 +8,10 @@ use futures_util::{Stream, StreamExt};
 use kontiki_storage::{Export, Fatal, Ready, Store};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
-use tokio::sync::watch;
 
 use crate::audit::Standing;
 use crate::format::{decode_membership, encode_membership};
+use crate::host::{self, watch};
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::types::{
@@ -133,7 +133,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             return Err(io::Error::other("a snapshot that was made here is installed here"));
         };
         let store = self.store.clone();
-        tokio::task::spawn_blocking(move || store.install(*ready)).await.map_err(io::Error::other)?.map_err(fatal)?;
+        host::blocking(move || store.install(*ready)).await.map_err(io::Error::other)?.map_err(fatal)?;
         if let Some(id) = &meta.last_log_id {
             self.log.checkpointed(id.index);
             self.applied.send_replace(Some(id.index));
@@ -160,7 +160,7 @@ impl RaftSnapshotBuilder<TypeConfig> for Checkpoint {
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
         let export = self.store.export();
         let store = self.store.clone();
-        tokio::task::spawn_blocking(move || store.flush()).await.map_err(io::Error::other)?.map_err(fatal)?;
+        host::blocking(move || store.flush()).await.map_err(io::Error::other)?.map_err(fatal)?;
         let snapshot = snapshot_of(export)?.ok_or_else(|| io::Error::other("nothing has been applied"))?;
         if let Some(id) = &snapshot.meta.last_log_id {
             self.log.checkpointed(id.index);

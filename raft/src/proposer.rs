@@ -8,10 +8,12 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use kontiki_storage::{Command, Outcome, Proposal, Write};
 use parking_lot::Mutex;
+use rand::Rng;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
 use crate::config::Limits;
+use crate::host;
 use crate::metrics::Metrics;
 use crate::route::{Answer, Delivery, Route};
 use crate::types::Batch;
@@ -283,7 +285,7 @@ impl Queue {
 
 /// Not 0, which the state machine takes for nobody.
 fn new_client() -> u64 {
-    rand::random_range(1..=u64::MAX)
+    host::rng().random_range(1..=u64::MAX)
 }
 
 fn size(command: &Command) -> usize {

@@ -13,13 +13,13 @@ use openraft::errors::{InitializeError, RaftError};
 use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::{Deserialize, Serialize};
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, MissedTickBehavior, timeout};
 
 use crate::audit::{Audit, Divergence, Standing};
 use crate::barrier::{Barrier, BarrierError};
 use crate::config::{Config, Limits, StartError};
+use crate::host::{self, watch};
 use crate::identity::{self, Founders, Identity};
 use crate::log::Log;
 use crate::machine::Machine;
@@ -359,7 +359,7 @@ impl Replica {
         }
         drop(std::mem::take(&mut *self.0.running.lock()));
         let (store, log) = (self.0.store.clone(), self.0.log.clone());
-        let flushed = tokio::task::spawn_blocking(move || {
+        let flushed = host::blocking(move || {
             log.stop();
             store.flush()
         });
@@ -450,7 +450,7 @@ fn index(id: &Option<LogId>) -> u64 {
 
 async fn open(config: &Config, metrics: Metrics) -> Result<(Log, Store), StartError> {
     let (dir, options) = (config.data_dir.clone(), config.storage);
-    let opening = tokio::task::spawn_blocking(move || {
+    let opening = host::blocking(move || {
         std::fs::create_dir_all(&dir).map_err(|source| StartError::Io { path: dir.clone(), source })?;
         let log = Log::open(&dir.join("log"), metrics)?;
         let store = Store::open(&dir.join("state"), options)?;
@@ -570,7 +570,7 @@ impl Upkeep {
         let checkpoint = self.log.checkpoint();
         let (bytes, entries) = self.log.since(checkpoint);
         if bytes >= limits.checkpoint_bytes || entries >= limits.checkpoint_entries {
-            let start = std::time::Instant::now();
+            let start = Instant::now();
             self.raft.trigger().snapshot().await?;
             self.log.wait_for_checkpoint(checkpoint).await;
             self.metrics.checkpoint_seconds.inc_by(start.elapsed().as_secs_f64());

@@ -5,9 +5,9 @@ use std::time::Duration;
 use kontiki_storage::Outcome;
 use openraft::ReadPolicy;
 use openraft::errors::{ClientWriteError, RaftError};
-use tokio::sync::watch;
 use tokio::time::{Instant, sleep_until};
 
+use crate::host::watch;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::peer::Peers;
@@ -137,6 +137,7 @@ impl Route {
         let mut leadership = self.leadership.clone();
         let end = until.min(Instant::now() + PAUSE);
         tokio::select! {
+            biased;
             changed = leadership.changed() => changed.is_ok(),
             () = sleep_until(end) => end < until,
         }

@@ -10,6 +10,8 @@ use kontiki_storage::{LogPosition, Outcome, Proposal};
 use openraft::vote::leader_id_adv;
 use serde::{Deserialize, Serialize};
 
+use crate::host;
+
 pub type NodeId = u64;
 /// A term may see more than one leader, each with a vote that beats the one before: two candidates that start at the same
 /// moment don't split the vote, so an election takes one round.
@@ -29,6 +31,7 @@ openraft::declare_raft_types!(
         NodeId = NodeId,
         Node = Member,
         LeaderId = LeaderId,
+        AsyncRuntime = host::Runtime,
 );
 
 /// A replica as the others know it.

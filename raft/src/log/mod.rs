@@ -25,11 +25,11 @@ use rocksdb::{
     BlockBasedOptions, Cache, DB, DBRecoveryMode, Direction, IteratorMode, LogLevel, ReadOptions, WriteOptions,
 };
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
 
 use self::writer::{Done, Job, Writer};
 use crate::config::StartError;
 use crate::format::{EntryForm, VoteForm};
+use crate::host::watch;
 use crate::metrics::Metrics;
 use crate::types::{Entry, LogId, Payload, TypeConfig, Vote, log_id, position};
 

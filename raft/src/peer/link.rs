@@ -10,11 +10,13 @@ use http_body_util::{BodyExt, Limited, StreamBody};
 use hyper::body::Frame;
 use hyper::{Response, StatusCode};
 use kontiki_storage::codec;
+use rand::Rng;
 use tokio::time::{Instant, timeout, timeout_at};
 
 use super::Me;
 use super::message::{FRAME, HELLO, Hello, Welcome};
 use super::transport::{Body, Connection, Ended, PeerError, full};
+use crate::host;
 use crate::types::{Member, NodeId};
 
 const CONNECT: Duration = Duration::from_millis(1000);
@@ -104,7 +106,7 @@ impl Link {
                 FIRST_PAUSE
             }
         };
-        let until = Instant::now() + pause.mul_f64(rand::random_range(0.75..1.25));
+        let until = Instant::now() + pause.mul_f64(host::rng().random_range(0.75..1.25));
         *state = State { connection: None, failed: Some(Failed { pause, until, error: error.clone() }) };
         Err(PeerError::Unreachable(error))
     }

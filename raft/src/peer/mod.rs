@@ -18,12 +18,12 @@ use kontiki_storage::{Revision, codec};
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use self::link::Link;
 use self::message::{Hello, PROPOSE, ProposeAnswer, READ_INDEX, STATE_HASH, STATUS};
 use self::transport::PeerError;
+use crate::host::watch;
 use crate::identity::Identity;
 use crate::log::Log;
 use crate::metrics::Metrics;

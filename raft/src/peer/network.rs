@@ -172,6 +172,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         tracing::info!(peer, revision = export.revision(), "sending a snapshot");
         let start = Instant::now();
         let result = tokio::select! {
+            biased;
             sent = timeout(option.hard_ttl(), send_snapshot(&self.peer.bulk, vote, export)) => {
                 sent.unwrap_or(Err(PeerError::Timeout)).map_err(|error| RPCError::from(error).into())
             }

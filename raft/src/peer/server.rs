@@ -26,6 +26,7 @@ use super::transport::{Body, full};
 use super::{Me, Peers, Refusal};
 use crate::barrier::Barrier;
 use crate::format::{VoteForm, decode_membership};
+use crate::host;
 use crate::identity::node_id;
 use crate::machine::Image;
 use crate::replica::Observer;
@@ -247,7 +248,7 @@ impl Service {
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Rejected> {
-    tokio::task::spawn_blocking(work).await.map_err(stopped)
+    host::blocking(work).await.map_err(stopped)
 }
 
 fn answer_vote(vote: &Vote) -> Result<Body, Rejected> {
