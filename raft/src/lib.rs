@@ -14,8 +14,10 @@ mod metrics;
 mod peer;
 mod proposer;
 mod replica;
+mod restore;
 mod route;
 mod types;
+mod verify;
 
 pub use audit::Divergence;
 pub use barrier::BarrierError;
@@ -23,5 +25,7 @@ pub use config::{Config, Limits, StartError, Timing};
 pub use peer::{MEMBER_DNS_NAME, MEMBER_ORGANIZATION, NotMember, PeerTls, member_common_name, member_name};
 pub use proposer::ProposeError;
 pub use replica::{Announced, Replica, ReplicaStatus, Role, TransferError, Unreachable};
+pub use restore::{Restore, RestoreError, Restored, restore};
 pub use route::{Leader, Leadership};
 pub use types::{Member, NodeId};
+pub use verify::{Verified, verify};

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kontiki_storage::{Command, Outcome, Revision, Store, Transaction, View};
+use kontiki_storage::{Archive, Command, Outcome, Revision, Store, Transaction, View};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{InitializeError, RaftError};
@@ -155,8 +155,14 @@ impl Replica {
             }
             None => identity::found(&config, &founders, &log).await?,
         };
-        if let Some(position) = store.applied() {
-            log.checkpointed(position.index);
+        let applied = store.applied().map(|position| position.index);
+        if log.purged() > applied {
+            let (first, applied) = (log.purged().unwrap_or(0) + 1, applied.unwrap_or(0));
+            let detail = format!("it begins with entry {first}, and the state has applied entries up to {applied}");
+            return Err(StartError::Corrupt { path: config.data_dir, what: "the log".into(), detail });
+        }
+        if let Some(index) = applied {
+            log.checkpointed(index);
         }
         let announced = Announced {
             address: config.peer_address.clone(),
@@ -257,6 +263,11 @@ impl Replica {
 
     pub fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    /// The objects of this replica's state as a snapshot file, to be written out while everything goes on.
+    pub fn archive(&self, taken_at: u64, taken_by: &str) -> Archive {
+        self.0.store.archive(self.0.observer.identity.cluster, taken_at, taken_by)
     }
 
     /// Ends with the outcome on which all replicas agree. It is tried again, with whoever leads, until the deadline;

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use limits::InFlight;
 use listen::Connections;
-pub use paths::STATUS;
+pub use paths::{SNAPSHOT, STATUS};
 
 use crate::auth::rbac::Rbac;
 use crate::auth::{Authenticator, Authorizer};
