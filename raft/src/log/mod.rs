@@ -46,6 +46,8 @@ const CHECKPOINT: Duration = Duration::from_secs(10);
 
 const ENTRY: u8 = b'e';
 pub(crate) const IDENTITY: &[u8] = b"m/identity";
+/// There once this replica has heard that it was removed from the cluster.
+pub(crate) const REMOVED: &[u8] = b"m/removed";
 const VOTE: &[u8] = b"m/vote";
 const COMMITTED: &[u8] = b"m/committed";
 const PURGED: &[u8] = b"m/purged";
