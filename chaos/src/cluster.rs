@@ -1,17 +1,25 @@
 //! Replicas as processes, with free ports, a PKI of their own and a balancer in front. Everything is stopped again.
 
+use std::collections::BTreeSet;
+use std::ffi::OsStr;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rustix::process::Signal;
 use serde::Deserialize;
 
 use crate::balancer::Balancer;
 use crate::client::{Access, Client};
+use crate::process;
+use crate::rig::{Faults, Need, Place, Rig, Volume};
 
 const START_TIMEOUT: Duration = Duration::from_secs(60);
+/// A replica that takes longer to say how it is counts as one that doesn't say.
+const PROBE: Duration = Duration::from_secs(2);
+const POLL: Duration = Duration::from_millis(20);
 
 #[derive(clap::Args, Clone)]
 pub struct Args {
@@ -32,12 +40,16 @@ pub struct Args {
     pub serve_flags: Vec<String>,
 }
 
-/// One replica of `kontiki status -o json`; one that doesn't answer has no role.
-#[derive(Debug, Clone, Deserialize)]
+/// One replica of what `kontiki status -o json` prints; one that doesn't answer has no role.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(rename_all = "camelCase", default)]
 pub struct Status {
     pub name: String,
-    #[serde(default)]
     pub role: String,
+    pub term: u64,
+    pub revision: u64,
+    pub state_hash: String,
+    pub diverged: bool,
 }
 
 #[derive(Deserialize)]
@@ -45,12 +57,19 @@ struct Statuses {
     replicas: Vec<Status>,
 }
 
+/// Where it is asked for.
+const STATUS: &str = "/kontiki/status";
+
 struct Replica {
     name: String,
     address: SocketAddr,
+    place: Place,
     command: Vec<String>,
     log: PathBuf,
+    client: Client,
     child: Option<Child>,
+    /// Stopped for a while, and can't answer.
+    paused: bool,
 }
 
 /// A running cluster. Dropping it kills the replicas.
@@ -61,18 +80,20 @@ pub struct Cluster {
     /// By the balancer.
     pub access: Access,
     _balancer: Balancer,
+    // After the replicas that live in it.
+    rig: Rig,
     dir: PathBuf,
     _temporary: Option<tempfile::TempDir>,
 }
 
 /// Ports that nobody uses now. They are all taken at once, so that they differ.
-fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
+pub fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
     let listeners: Result<Vec<_>, _> = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect();
     listeners?.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 impl Cluster {
-    pub async fn start(args: &Args) -> anyhow::Result<Cluster> {
+    pub async fn start(args: &Args, needs: &BTreeSet<Need>) -> anyhow::Result<Cluster> {
         if args.replicas == 0 {
             bail!("--replicas: a cluster has at least one");
         }
@@ -96,45 +117,52 @@ impl Cluster {
         if !made.status.success() {
             bail!("kontiki pki init: {}", String::from_utf8_lossy(&made.stderr));
         }
-        let ports = free_ports(args.replicas * 2)?;
-        let (secure, peer) = ports.split_at(args.replicas);
+        let admin = pki.join("admin.kubeconfig");
+        let access = Access::read(&admin)?;
+        let mut rig = Rig::new(needs, &dir)?;
         let names: Vec<String> = (1..=args.replicas).map(|n| format!("n{n}")).collect();
-        let members: Vec<String> =
-            names.iter().zip(peer).map(|(name, port)| format!("{name}=127.0.0.1:{port}")).collect();
-        let mut replicas = Vec::new();
+        let mut places = Vec::new();
         for (index, name) in names.iter().enumerate() {
+            places.push(rig.place(index, name, &dir.join(name)).await?);
+        }
+        let members: Vec<String> =
+            names.iter().zip(&places).map(|(name, place)| format!("{name}={}", place.peer)).collect();
+        let mut replicas = Vec::new();
+        for (name, place) in names.into_iter().zip(places) {
             let text = |text: &str| text.to_owned();
             let mut command = vec![
                 text("serve"),
                 text("--name"),
                 name.clone(),
                 text("--data-dir"),
-                dir.join(name).display().to_string(),
+                dir.join(&name).display().to_string(),
                 text("--bind-address"),
-                text("127.0.0.1"),
+                place.ip.to_string(),
                 text("--secure-port"),
-                secure[index].to_string(),
+                place.secure_port.to_string(),
                 text("--peer-address"),
-                format!("127.0.0.1:{}", peer[index]),
+                place.peer.to_string(),
                 text("--initial-cluster"),
                 members.join(","),
                 text("--pki-dir"),
                 pki.display().to_string(),
             ];
+            if let Some(listen) = place.peer_listen {
+                command.extend([text("--peer-bind-address"), listen.to_string()]);
+            }
             command.extend(args.serve_flags.iter().cloned());
+            let address = SocketAddr::new(place.ip, place.secure_port);
             replicas.push(Replica {
-                name: name.clone(),
-                address: (Ipv4Addr::LOCALHOST, secure[index]).into(),
-                command,
+                address,
+                client: access.at(&format!("https://{address}")).client(),
                 log: dir.join(format!("{name}.log")),
+                name,
+                place,
+                command,
                 child: None,
+                paused: false,
             });
         }
-        for replica in &mut replicas {
-            replica.start(&binary)?;
-        }
-        let admin = pki.join("admin.kubeconfig");
-        let access = Access::read(&admin)?;
         let backends: Vec<SocketAddr> = replicas.iter().map(|replica| replica.address).collect();
         let balancer = Balancer::start(args.listen, &backends, &access).await?;
         let access = access.at(&format!("https://{}", balancer.address));
@@ -142,8 +170,12 @@ impl Cluster {
         let text = std::fs::read_to_string(&admin)?;
         let line = text.lines().find_map(|line| line.trim().strip_prefix("server:")).context("no server")?;
         std::fs::write(&kubeconfig, text.replace(line.trim(), &access.server))?;
-        let cluster = Cluster { binary, replicas, kubeconfig, access, _balancer: balancer, dir, _temporary: temporary };
-        for index in 0..cluster.replicas.len() {
+        let mut cluster =
+            Cluster { binary, replicas, kubeconfig, access, _balancer: balancer, rig, dir, _temporary: temporary };
+        for index in cluster.all() {
+            cluster.start_again(index)?;
+        }
+        for index in cluster.all() {
             cluster.wait_ready(index).await?;
         }
         Ok(cluster)
@@ -157,62 +189,88 @@ impl Cluster {
         self.replicas.len()
     }
 
-    /// A client of one replica, past the balancer.
-    pub fn replica_client(&self, index: usize) -> Client {
-        self.access.at(&format!("https://{}", self.replicas[index].address)).client()
-    }
-
-    pub async fn wait_ready(&self, index: usize) -> anyhow::Result<()> {
-        let client = self.replica_client(index);
-        let replica = &self.replicas[index];
-        let began = Instant::now();
-        loop {
-            let answer = tokio::time::timeout(Duration::from_secs(2), client.get("/readyz")).await;
-            if matches!(answer, Ok(Ok(answer)) if answer.status.is_success()) {
-                return Ok(());
-            }
-            if began.elapsed() > START_TIMEOUT {
-                let log = std::fs::read_to_string(&replica.log).unwrap_or_default();
-                let tail: Vec<&str> = log.lines().rev().take(20).collect();
-                let tail: Vec<&str> = tail.into_iter().rev().collect();
-                bail!("{} isn't ready after {START_TIMEOUT:?}; its log ends:\n{}", replica.name, tail.join("\n"));
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
-    }
-
-    /// What the replicas say of themselves, asked through the balancer as an operator would.
-    pub async fn status(&self) -> anyhow::Result<Vec<Status>> {
-        let output = tokio::process::Command::new(&self.binary)
-            .args(["status", "-o", "json", "--kubeconfig"])
-            .arg(&self.kubeconfig)
-            .output()
-            .await?;
-        if !output.status.success() {
-            bail!("kontiki status: {}", String::from_utf8_lossy(&output.stderr));
-        }
-        Ok(serde_json::from_slice::<Statuses>(&output.stdout)?.replicas)
-    }
-
-    /// The place of the replica that leads, once there is one.
-    pub async fn leader(&self) -> anyhow::Result<usize> {
-        let began = Instant::now();
-        loop {
-            if let Ok(statuses) = self.status().await
-                && let Some(leader) = statuses.iter().find(|status| status.role.eq_ignore_ascii_case("leader"))
-                && let Some(index) = self.replicas.iter().position(|replica| replica.name == leader.name)
-            {
-                return Ok(index);
-            }
-            if began.elapsed() > START_TIMEOUT {
-                bail!("no replica leads after {START_TIMEOUT:?}");
-            }
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+    /// The places of all replicas.
+    pub fn all(&self) -> std::ops::Range<usize> {
+        0..self.replicas.len()
     }
 
     pub fn name(&self, index: usize) -> &str {
         &self.replicas[index].name
+    }
+
+    pub fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub fn network(&self) -> &'static str {
+        self.rig.describe()
+    }
+
+    /// A client of one replica, past the balancer, with connections of its own.
+    pub fn replica_client(&self, index: usize) -> Client {
+        self.access.at(&format!("https://{}", self.replicas[index].address)).client()
+    }
+
+    pub async fn is_ready(&self, index: usize) -> bool {
+        let answer = tokio::time::timeout(PROBE, self.replicas[index].client.get("/readyz")).await;
+        matches!(answer, Ok(Ok(answer)) if answer.status.is_success())
+    }
+
+    pub async fn wait_ready(&self, index: usize) -> anyhow::Result<()> {
+        let began = Instant::now();
+        while !self.is_ready(index).await {
+            if began.elapsed() > START_TIMEOUT {
+                bail!("{} isn't ready after {START_TIMEOUT:?}; {}", self.name(index), self.log_tail(index));
+            }
+            tokio::time::sleep(POLL).await;
+        }
+        Ok(())
+    }
+
+    fn log_tail(&self, index: usize) -> String {
+        let log = std::fs::read_to_string(&self.replicas[index].log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        format!("its log ends:\n{}", lines[lines.len().saturating_sub(20)..].join("\n"))
+    }
+
+    /// What a replica says of itself.
+    pub async fn own_status(&self, index: usize) -> anyhow::Result<Status> {
+        let answer = tokio::time::timeout(PROBE, self.replicas[index].client.get(STATUS)).await??.ok()?;
+        let statuses = serde_json::from_slice::<Statuses>(&answer.body)?.replicas;
+        let own = statuses.into_iter().find(|status| status.name == self.name(index));
+        own.with_context(|| format!("{} doesn't know itself", self.name(index)))
+    }
+
+    /// The place of the replica that leads, once there is one: one that leads in the latest term that anyone knows of.
+    pub async fn leader(&self) -> anyhow::Result<usize> {
+        self.leader_among(&self.all().collect::<Vec<_>>()).await
+    }
+
+    /// The same, as these know it.
+    pub async fn leader_among(&self, among: &[usize]) -> anyhow::Result<usize> {
+        let began = Instant::now();
+        loop {
+            let asked = among
+                .iter()
+                .copied()
+                .filter(|index| self.is_up(*index))
+                .map(|index| async move { Some((index, self.own_status(index).await.ok()?)) });
+            let statuses: Vec<(usize, Status)> =
+                futures_util::future::join_all(asked).await.into_iter().flatten().collect();
+            let latest = statuses.iter().map(|(_, status)| status.term).max().unwrap_or(0);
+            let leads = |status: &Status| status.term == latest && status.role == "Leader";
+            if let Some((index, _)) = statuses.iter().find(|(_, status)| leads(status)) {
+                return Ok(*index);
+            }
+            if began.elapsed() > START_TIMEOUT {
+                bail!("no replica leads after {START_TIMEOUT:?}");
+            }
+            tokio::time::sleep(POLL).await;
+        }
+    }
+
+    fn is_up(&self, index: usize) -> bool {
+        self.replicas[index].child.is_some() && !self.replicas[index].paused
     }
 
     /// `kill -9`.
@@ -224,43 +282,94 @@ impl Cluster {
         Ok(())
     }
 
-    pub fn restart(&mut self, index: usize) -> anyhow::Result<()> {
-        self.replicas[index].start(&self.binary)
+    /// Asks the replica to stop, and waits until it has.
+    pub async fn stop(&mut self, index: usize) -> anyhow::Result<()> {
+        let Some(mut child) = self.replicas[index].child.take() else { return Ok(()) };
+        process::signal(child.id(), Signal::TERM)?;
+        let status = tokio::task::spawn_blocking(move || child.wait()).await??;
+        if !status.success() {
+            bail!("{} stopped with {status}; {}", self.name(index), self.log_tail(index));
+        }
+        Ok(())
     }
 
-    pub fn dir(&self) -> &Path {
-        &self.dir
+    /// Waits until the replica has ended by itself. False: it hasn't.
+    pub async fn ends_within(&mut self, index: usize, time: Duration) -> anyhow::Result<bool> {
+        let began = Instant::now();
+        while let Some(child) = &mut self.replicas[index].child {
+            if child.try_wait()?.is_some() {
+                self.replicas[index].child = None;
+            } else if began.elapsed() > time {
+                return Ok(false);
+            } else {
+                tokio::time::sleep(POLL).await;
+            }
+        }
+        Ok(true)
+    }
+
+    pub fn pause(&mut self, index: usize, pause: bool) -> anyhow::Result<()> {
+        let replica = &mut self.replicas[index];
+        if let Some(child) = &replica.child {
+            process::signal(child.id(), if pause { Signal::STOP } else { Signal::CONT })?;
+            replica.paused = pause;
+        }
+        Ok(())
+    }
+
+    pub fn start_again(&mut self, index: usize) -> anyhow::Result<()> {
+        let replica = &mut self.replicas[index];
+        let pid = replica.start(&self.binary)?;
+        self.rig.started(index, pid);
+        Ok(())
+    }
+
+    /// Cuts or heals these ways between replicas.
+    pub fn set_ways(&self, ways: &[(usize, usize)], open: bool) -> anyhow::Result<()> {
+        ways.iter().try_for_each(|(from, to)| if open { self.rig.heal(*from, *to) } else { self.rig.cut(*from, *to) })
+    }
+
+    pub fn faults(&self, index: usize) -> anyhow::Result<&Faults> {
+        self.replicas[index].place.faults.as_ref().context("the replicas run without the shim")
+    }
+
+    pub fn volume(&self, index: usize) -> anyhow::Result<&Volume> {
+        self.replicas[index].place.volume.as_ref().context("the replicas have no disks of their own")
     }
 }
 
 impl Replica {
-    fn start(&mut self, binary: &Path) -> anyhow::Result<()> {
+    fn start(&mut self, binary: &Path) -> anyhow::Result<u32> {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(&self.log)?;
-        let child = Command::new(binary)
+        // What enters a namespace becomes what it is told to run, so that the process id is the replica's.
+        let mut words = self.place.enter.iter().map(OsStr::new).chain([binary.as_os_str()]);
+        let child = Command::new(words.next().unwrap_or(binary.as_os_str()))
+            .args(words)
             .args(&self.command)
+            .envs(self.place.environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
             .spawn()
             .with_context(|| binary.display().to_string())?;
+        let pid = child.id();
         self.child = Some(child);
-        Ok(())
+        self.paused = false;
+        Ok(pid)
     }
 }
 
-impl Drop for Cluster {
+impl Drop for Replica {
     fn drop(&mut self) {
-        for replica in &mut self.replicas {
-            if let Some(mut child) = replica.child.take() {
-                let _ = child.kill();
-                let _ = child.wait();
-            }
+        if let Some(mut child) = self.child.take() {
+            let _ = child.kill();
+            let _ = child.wait();
         }
     }
 }
 
 pub async fn run(args: Args) -> anyhow::Result<()> {
-    let cluster = Cluster::start(&args).await?;
+    let cluster = Cluster::start(&args, &BTreeSet::new()).await?;
     println!("{} replicas behind {}", cluster.len(), cluster.access.server);
     println!("data and logs: {}", cluster.dir().display());
     println!("process ids: {}", cluster.pids().iter().map(u32::to_string).collect::<Vec<_>>().join(" "));

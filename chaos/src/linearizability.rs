@@ -8,8 +8,10 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 
+use serde::{Deserialize, Serialize};
+
 /// What one client did to one key, and when: on one clock for all clients, in any unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Operation {
     pub client: u64,
     pub called: u64,
@@ -24,7 +26,7 @@ impl Operation {
     }
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Action {
     /// What was found.
     Read(Option<Version>),
@@ -33,14 +35,14 @@ pub enum Action {
 }
 
 /// A value, and the revision that wrote it (None: it wasn't told).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 pub struct Version {
     pub value: u64,
     pub revision: Option<u64>,
 }
 
 /// The precondition of a write.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Expects {
     Anything,
     Nothing,
@@ -48,7 +50,7 @@ pub enum Expects {
     Revision(u64),
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Outcome {
     /// At this revision, if it was told.
     Done(Option<u64>),

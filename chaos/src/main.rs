@@ -8,6 +8,10 @@ mod drill;
 mod history;
 mod load;
 mod process;
+mod rig;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
@@ -25,19 +29,21 @@ enum Command {
     Cluster(cluster::Args),
     /// Put load on an API server and say what an operation takes. Works against any kube-apiserver.
     Load(load::Args),
-    /// Rehearse a failure under load and count what was lost.
-    #[command(subcommand)]
-    Drill(drill::Drill),
+    /// Rehearse a failure under load and say what was lost. Exits with 1 on any violation, with 2 where it can't be done.
+    Drill(drill::Args),
+    /// Judge the histories in a file that a drill kept.
+    Check { file: PathBuf },
 }
 
-fn main() -> anyhow::Result<()> {
+fn main() -> anyhow::Result<ExitCode> {
     let cli = Cli::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         match cli.command {
-            Command::Cluster(args) => cluster::run(args).await,
-            Command::Load(args) => load::run(args).await,
-            Command::Drill(drill) => drill::run(drill).await,
+            Command::Cluster(args) => cluster::run(args).await.map(|()| ExitCode::SUCCESS),
+            Command::Load(args) => load::run(args).await.map(|()| ExitCode::SUCCESS),
+            Command::Drill(args) => drill::run(args).await,
+            Command::Check { file } => drill::check(&file),
         }
     })
 }

@@ -1,8 +1,10 @@
-//! What the system knows of a process: CPU time and memory.
+//! What the system knows of a process, and signals to it.
 
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use anyhow::Context;
+use rustix::process::{Pid, Signal, kill_process};
 
 /// Of one process or the sum of several.
 #[derive(Debug, Clone, Copy, Default)]
@@ -28,4 +30,29 @@ pub fn usage(pids: &[u32]) -> anyhow::Result<Usage> {
         total.resident_bytes += kib.unwrap_or(0) * 1024;
     }
     Ok(total)
+}
+
+pub fn signal(pid: u32, signal: Signal) -> anyhow::Result<()> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).context("no process id")?;
+    Ok(kill_process(pid, signal)?)
+}
+
+/// Whether the process has the TCP connection (over IPv4) from one address to the other.
+pub fn holds_connection(pid: u32, from: SocketAddr, to: SocketAddr) -> bool {
+    let (Some(from), Some(to)) = (as_proc_has_it(from), as_proc_has_it(to)) else { return false };
+    let table = std::fs::read_to_string(format!("/proc/{pid}/net/tcp")).unwrap_or_default();
+    let inode = table.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_whitespace().collect();
+        (fields.get(1) == Some(&from.as_str()) && fields.get(2) == Some(&to.as_str()))
+            .then(|| fields.get(9).copied())?
+    });
+    let Some(inode) = inode else { return false };
+    let socket = format!("socket:[{inode}]");
+    let files = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    files.filter_map(|file| std::fs::read_link(file.path()).ok()).any(|link| link.as_os_str() == socket.as_str())
+}
+
+fn as_proc_has_it(address: SocketAddr) -> Option<String> {
+    let IpAddr::V4(ip) = address.ip() else { return None };
+    Some(format!("{:08X}:{:04X}", u32::from_ne_bytes(ip.octets()), address.port()))
 }
