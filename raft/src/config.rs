@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::identity::Invitation;
 use crate::peer::PeerTls;
 
 #[derive(Clone)]
@@ -18,6 +19,8 @@ pub struct Config {
     /// Names and addresses of all replicas, this one among them. Empty: a cluster of one. Counts on an empty data
     /// directory; later the members are those that the log says.
     pub initial_cluster: Vec<(String, String)>,
+    /// The cluster that has taken this replica in. Counts on an empty data directory only.
+    pub invitation: Option<Invitation>,
     /// What peers know each other by. Needed with `peer_listen`.
     pub tls: Option<PeerTls>,
     /// Announced to peers and in the status.
@@ -38,6 +41,7 @@ impl Config {
             peer_listen: None,
             peer_address: String::new(),
             initial_cluster: Vec::new(),
+            invitation: None,
             tls: None,
             version: String::new(),
             client_url: String::new(),
@@ -136,6 +140,12 @@ pub enum StartError {
          the cluster and add it again as a new one"
     )]
     Wiped { name: String, peer: String },
+    /// The others no longer count it as a member.
+    #[error(
+        "replica {0} was removed from the cluster. To take part again it must join as a new member: empty its data \
+         directory and start it with --join and --token"
+    )]
+    Removed(String),
     #[error("the peer address {address} can't be listened on: {source}")]
     Listen { address: SocketAddr, source: io::Error },
     #[error("the peers' certificates: {0}")]

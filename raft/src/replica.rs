@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use kontiki_storage::{Command, Outcome, Revision, Store, Transaction, View};
+use kontiki_storage::{Archive, Command, Outcome, Revision, Store, Transaction, View};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{InitializeError, RaftError};
@@ -19,12 +19,14 @@ use tokio::time::{Instant, MissedTickBehavior, timeout};
 use crate::audit::{Audit, Divergence, Standing};
 use crate::barrier::{Barrier, BarrierError};
 use crate::config::{Config, Limits, StartError};
+use crate::format::decode_membership;
 use crate::host::{self, watch};
-use crate::identity::{self, Founders, Identity};
-use crate::log::Log;
+use crate::identity::{self, Founders, Identity, Invitation};
+use crate::log::{Log, REMOVED};
 use crate::machine::Machine;
+use crate::membership::{self, HANDOVER, ManageError, Manager, MemberInfo, Operation, Step};
 use crate::metrics::{Metrics, Scrape};
-use crate::peer::{Http, Network, Peers, Service, Transport};
+use crate::peer::{Exclusion, Http, Network, Peers, Service, Transport};
 use crate::proposer::{ProposeError, Proposer};
 use crate::route::{Leader, Leadership, Raft, Route};
 use crate::types::{LogId, NodeId, TypeConfig};
@@ -33,8 +35,8 @@ use crate::types::{LogId, NodeId, TypeConfig};
 const UPKEEP: Duration = Duration::from_millis(500);
 /// How long a replica that has nothing yet waits to hear whether its peers know better.
 const GREETING: Duration = Duration::from_millis(1500);
-/// How long a leader that goes waits for another to take over, and for its own last proposals.
-const HANDOVER: Duration = Duration::from_secs(2);
+/// How often a replica that knows no leader asks whether it is still a member.
+const LOOK: Duration = Duration::from_secs(1);
 
 /// A handle; clones are the same replica. It runs until [`Replica::shutdown`].
 #[derive(Clone)]
@@ -48,6 +50,7 @@ struct Inner {
     peers: Peers,
     proposer: Proposer,
     barrier: Barrier,
+    manager: Manager,
     leadership: watch::Receiver<Leadership>,
     failure: watch::Receiver<Option<String>>,
     low_on_space: Arc<AtomicBool>,
@@ -155,8 +158,21 @@ impl Replica {
             }
             None => identity::found(&config, &founders, &log).await?,
         };
-        if let Some(position) = store.applied() {
-            log.checkpointed(position.index);
+        if log.get(REMOVED)?.is_some() {
+            return Err(StartError::Removed(config.name));
+        }
+        let members = decode_membership(&store.membership()).map_err(|error| StartError::Raft(error.to_string()))?;
+        if members.nodes().count() > 1 && config.peer_listen.is_none() {
+            return Err(StartError::Config("this replica is one of several: it needs a peer address".into()));
+        }
+        let applied = store.applied().map(|position| position.index);
+        if log.purged() > applied {
+            let (first, applied) = (log.purged().unwrap_or(0) + 1, applied.unwrap_or(0));
+            let detail = format!("it begins with entry {first}, and the state has applied entries up to {applied}");
+            return Err(StartError::Corrupt { path: config.data_dir, what: "the log".into(), detail });
+        }
+        if let Some(index) = applied {
+            log.checkpointed(index);
         }
         let announced = Announced {
             address: config.peer_address.clone(),
@@ -164,11 +180,15 @@ impl Replica {
             client_url: config.client_url.clone(),
         };
         let peers = Peers::new(&identity, announced.clone(), transport.clone(), log.clone(), metrics.clone());
-        peers.update(founders.members.iter().map(|(id, member)| (id, member)));
-        if log.is_pristine() && founders.members.len() > 1 {
+        if config.invitation.is_some() || identity.is_founder() {
+            peers.update(founders.members.iter().map(|(id, member)| (id, member)));
+        }
+        if log.is_pristine() {
             peers.greet(GREETING).await;
-            if let Some(peer) = peers.wiped().borrow().clone() {
-                return Err(StartError::Wiped { name: config.name, peer });
+            match peers.excluded().borrow().clone() {
+                Some(Exclusion::Wiped(peer)) => return Err(StartError::Wiped { name: config.name, peer }),
+                Some(Exclusion::Removed(_)) => return Err(StartError::Removed(config.name)),
+                None => {}
             }
         }
         let (applied, applied_seen) = watch::channel(store.applied().map(|position| position.index));
@@ -177,7 +197,7 @@ impl Replica {
         let network = Network::new(peers.clone());
         let raft = openraft::Raft::new(identity.node, raft_config(&config)?, network, log.clone(), machine).await;
         let raft: Raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
-        if log.is_pristine() {
+        if log.is_pristine() && identity.is_founder() {
             let members: BTreeMap<_, _> = founders.members.into_iter().collect();
             match raft.initialize(members).await {
                 // Another founder has been quicker and is the leader already.
@@ -214,7 +234,7 @@ impl Replica {
         let fail = Arc::new(fail);
         let mut tasks = vec![
             tokio::spawn(watch_leadership(raft.clone(), peers.clone(), lead, fail.clone(), metrics.clone())),
-            tokio::spawn(watch_for_wiped(raft.clone(), peers.clone(), fail)),
+            tokio::spawn(watch_for_exclusion(raft.clone(), log.clone(), peers.clone(), leadership.clone(), fail)),
             tokio::spawn(upkeep.run()),
             tokio::spawn(audit.run()),
         ];
@@ -228,13 +248,20 @@ impl Replica {
             standing,
         };
         let barrier = Barrier::new(route.clone(), store.clone(), applied_seen, metrics.clone());
+        let manager = Manager::new(route.clone());
+        if config.peer_listen.is_some() {
+            let address = config.peer_address.clone();
+            tasks.push(tokio::spawn(announce_address(raft.clone(), manager.clone(), peers.clone(), address)));
+        }
         let (answering, low) = (observer.clone(), low_on_space.clone());
-        let service = Service::new(&peers, raft.clone(), store.clone(), barrier.clone(), answering, low);
+        let service =
+            Service::new(&peers, raft.clone(), store.clone(), barrier.clone(), answering, manager.clone(), low);
         tasks.push(transport.serve(Arc::new(service)));
         Ok(Replica(Arc::new(Inner {
             observer,
             proposer: Proposer::new(route, config.limits, metrics.clone()),
             barrier,
+            manager,
             raft,
             log,
             store,
@@ -257,6 +284,11 @@ impl Replica {
 
     pub fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    /// The objects of this replica's state as a snapshot file, to be written out while everything goes on.
+    pub fn archive(&self, taken_at: u64, taken_by: &str) -> Archive {
+        self.0.store.archive(self.0.observer.identity.cluster, taken_at, taken_by)
     }
 
     /// Ends with the outcome on which all replicas agree. It is tried again, with whoever leads, until the deadline;
@@ -322,25 +354,26 @@ impl Replica {
         all
     }
 
-    /// Hands the leadership to `to`, or else to the voter that has most of the log, and waits until it is taken over.
-    pub async fn transfer_leadership(&self, to: Option<NodeId>) -> Result<(), TransferError> {
+    /// All members by name, as far as this replica knows. After a [`Replica::read_barrier`] that is all of them.
+    pub fn members(&self) -> Vec<MemberInfo> {
         let raft = self.0.raft.metrics().borrow_watched().clone();
-        if raft.state != ServerState::Leader {
-            return Err(TransferError::NotLeader);
-        }
-        let me = self.0.observer.identity.node;
-        let voters: Vec<_> = raft.membership_config.voter_ids().filter(|id| *id != me).collect();
-        let matching = raft.replication.unwrap_or_default();
-        let best = voters.iter().copied().max_by_key(|id| matching.get(id).and_then(|id| *id));
-        let to = to.map_or(best, |to| voters.contains(&to).then_some(to)).ok_or(TransferError::NoTarget)?;
-        let mut leadership = self.0.leadership.clone();
-        tracing::info!(to = self.0.peers.name_of(to), "handing the leadership over");
-        self.0.raft.trigger().transfer_leader(to).await.map_err(|_| TransferError::NotLeader)?;
-        let taken = leadership.wait_for(|now| !now.is_leader && now.leader.is_some());
-        match timeout(HANDOVER, taken).await {
-            Ok(Ok(_)) => Ok(()),
-            _ => Err(TransferError::Timeout),
-        }
+        membership::list(&raft.committed_membership_config, raft.current_leader)
+    }
+
+    /// Changes the members or the leader, through whoever leads.
+    pub async fn manage(&self, operation: Operation, deadline: Instant) -> Result<(), ManageError> {
+        self.0.manager.carry_out(&operation, deadline).await
+    }
+
+    /// What a replica that has been added needs to know to take part.
+    pub fn invite(&self, incarnation: u64) -> Invitation {
+        let members = self.members().into_iter().map(|info| (info.id, info.member)).collect();
+        Invitation { cluster: self.0.observer.identity.cluster, incarnation, members }
+    }
+
+    /// Hands the leadership to the voter that has most of the log, and waits until it is taken over.
+    pub async fn transfer_leadership(&self) -> Result<(), TransferError> {
+        self.0.manager.hand_over(None).await
     }
 
     /// Takes no more proposals, lets those under way end, hands the leadership over, stops, and makes the state durable.
@@ -350,7 +383,7 @@ impl Replica {
         while self.0.proposer.pending() > 0 && Instant::now() < end && self.0.failure.borrow().is_none() {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
-        match self.transfer_leadership(None).await {
+        match self.transfer_leadership().await {
             Ok(()) | Err(TransferError::NotLeader | TransferError::NoTarget) => {}
             Err(error) => tracing::warn!(%error, "leaving as the leader"),
         }
@@ -496,9 +529,11 @@ async fn watch_leadership(
         let now = {
             let server = changes.borrow_watched();
             peers.update(server.membership_config.nodes());
-            let name =
-                |id: &NodeId| server.membership_config.get_node(id).map_or(id.to_string(), |node| node.name.clone());
-            let leader = server.current_leader.as_ref().map(|id| Leader { id: *id, name: name(id) });
+            let name = |id: NodeId| match server.membership_config.get_node(&id) {
+                Some(member) => member.name.clone(),
+                None => peers.name_of(id),
+            };
+            let leader = server.current_leader.map(|id| Leader { id, name: name(id) });
             let is_leader = server.state == ServerState::Leader && server.current_leader.as_ref() == Some(&server.id);
             Leadership { leader, is_leader, term: server.vote.leader_id.term }
         };
@@ -527,18 +562,78 @@ async fn watch_leadership(
     }
 }
 
-/// Stops the replica once a peer says that it has lost its data.
-async fn watch_for_wiped(raft: Raft, peers: Peers, fail: Arc<watch::Sender<Option<String>>>) {
-    let mut wiped = peers.wiped();
-    let peer = match wiped.wait_for(Option::is_some).await {
-        Ok(peer) => peer.clone().unwrap_or_default(),
-        Err(_) => return,
+/// Stops the replica once a peer says that it is no member, or that it has lost its data.
+async fn watch_for_exclusion(
+    raft: Raft,
+    log: Log,
+    peers: Peers,
+    leadership: watch::Receiver<Leadership>,
+    fail: Arc<watch::Sender<Option<String>>>,
+) {
+    let mut excluded = peers.excluded();
+    let why = loop {
+        if let Ok(why) = timeout(LOOK, excluded.wait_for(Option::is_some)).await {
+            match why {
+                Ok(why) => break why.clone(),
+                Err(_) => return,
+            }
+        }
+        let lost = leadership.borrow().leader.is_none();
+        if lost {
+            peers.greet(LOOK).await;
+        }
     };
-    let reason = format!("{peer} knows this replica with another data directory: it must not come back under its name");
+    let reason = match why {
+        Some(Exclusion::Removed(peer)) => {
+            // So that a restart says the same even where nobody can be asked.
+            if let Err(error) = log.put(REMOVED, REMOVED.to_vec()).await {
+                tracing::warn!(%error, "the removal was not written down");
+            }
+            format!("it was removed from the cluster, as {peer} says")
+        }
+        Some(Exclusion::Wiped(peer)) => {
+            format!("{peer} knows this replica with another data directory: it must not come back under its name")
+        }
+        None => return,
+    };
     tracing::error!(reason, "this replica stops");
     fail.send_replace(Some(reason));
     if let Err(error) = raft.shutdown().await {
         tracing::warn!(%error, "Raft did not stop cleanly");
+    }
+}
+
+/// Has the others reach this replica where it listens now, if that is another address than they know.
+async fn announce_address(raft: Raft, manager: Manager, peers: Peers, address: String) {
+    let mut changes = raft.server_metrics();
+    loop {
+        let known = {
+            let server = changes.borrow_watched();
+            server.membership_config.get_node(&server.id).map(|member| (server.id, member.address.clone()))
+        };
+        match known {
+            Some((_, known)) if known == address => return,
+            Some((id, known)) => {
+                let operation = Operation::Move { id, address: address.clone() };
+                // The leader doesn't reach this replica, so it may not know who leads: all are asked.
+                let step = match manager.here(&operation).await {
+                    Step::Again => peers.manage_anywhere(&operation).await,
+                    step => step,
+                };
+                match step {
+                    Step::Done => tracing::info!(from = known, to = address, "peers know this replica's new address"),
+                    Step::Refused(refusal) => {
+                        tracing::error!(%refusal, address, "peers can't be told this replica's address");
+                        return;
+                    }
+                    Step::Again | Step::Unclear => {}
+                }
+            }
+            None => {}
+        }
+        if timeout(LOOK, changes.changed()).await.is_ok_and(|changed| changed.is_err()) {
+            return;
+        }
     }
 }
 

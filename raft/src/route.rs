@@ -92,7 +92,7 @@ impl Route {
     }
 
     /// Asks the current leader, if there is one, for as long as it is the leader.
-    async fn at_leader<T, F: Future<Output = T>>(
+    pub(crate) async fn at_leader<T, F: Future<Output = T>>(
         &self,
         until: Instant,
         lost: impl Fn() -> T,
@@ -133,7 +133,7 @@ impl Route {
     }
 
     /// Waits a moment, or for another leader. False: the time is over, or the replica has stopped.
-    async fn pause(&self, until: Instant) -> bool {
+    pub(crate) async fn pause(&self, until: Instant) -> bool {
         let mut leadership = self.leadership.clone();
         let end = until.min(Instant::now() + PAUSE);
         tokio::select! {

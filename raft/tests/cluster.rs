@@ -8,10 +8,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Ca, Cluster, create, metric, put, soon};
+use common::{Ca, Cluster, create, metric, put, soon, write_until};
 use kontiki_raft::{Config, Limits, Replica, Role, StartError};
 use kontiki_storage::Outcome;
-use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_replica_takes_writes_and_shows_all_of_them() {
@@ -74,33 +73,6 @@ async fn a_follower_that_was_away_too_long_gets_a_snapshot() {
     cluster.nodes[away].crash();
     cluster.nodes[away].start().await;
     cluster.agree().await;
-}
-
-/// Writers create keys through the replicas given, until told to stop. Returns the keys acknowledged and the longest time
-/// between two acknowledgements.
-async fn write_until(stop: Arc<AtomicBool>, replicas: Vec<Replica>) -> (Vec<String>, Duration) {
-    let writers = (0..8).map(|writer| {
-        let (stop, replica) = (stop.clone(), replicas[writer % replicas.len()].clone());
-        tokio::spawn(async move {
-            let mut keys = Vec::new();
-            while !stop.load(Ordering::Relaxed) {
-                let key = format!("a/{writer}-{}", keys.len());
-                // A retry that was applied twice would find the key there.
-                match replica.propose(create(&key, "x"), soon()).await {
-                    Ok(Outcome::Committed { .. }) => keys.push((key, Instant::now())),
-                    other => panic!("{key}: {other:?}"),
-                }
-            }
-            keys
-        })
-    });
-    let mut all = Vec::new();
-    for writer in writers.collect::<Vec<_>>() {
-        all.extend(writer.await.unwrap());
-    }
-    all.sort_by_key(|(_, at)| *at);
-    let gap = all.windows(2).map(|pair| pair[1].1 - pair[0].1).max().unwrap_or_default();
-    (all.into_iter().map(|(key, _)| key).collect(), gap)
 }
 
 #[tokio::test(flavor = "multi_thread")]

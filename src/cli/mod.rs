@@ -1,9 +1,12 @@
-//! The command line: `kontiki serve`, `pki init`, `status`, `version`.
+//! The command line: `kontiki serve`, `pki init`, `status`, `snapshot`, `verify`, `version`.
 
+mod client;
 mod foreign;
 mod pki;
 mod serve;
+mod snapshot;
 mod status;
+mod verify;
 mod version;
 
 use std::process::ExitCode;
@@ -45,6 +48,10 @@ enum Command {
     Pki(pki::PkiCommand),
     /// Show every replica: role, term, applied index and revision, lag, size
     Status(status::StatusFlags),
+    /// Save what a cluster holds, or begin a new cluster with it
+    Snapshot(snapshot::SnapshotCommand),
+    /// Read all that a stopped replica has on its disk and say what is wrong with it
+    Verify(verify::VerifyFlags),
     /// Print the version
     Version(version::VersionFlags),
 }
@@ -67,6 +74,8 @@ pub fn run() -> ExitCode {
         Command::Serve(flags) => serve::run(*flags, &ignored),
         Command::Pki(command) => pki::run(command),
         Command::Status(flags) => status::run(flags),
+        Command::Snapshot(command) => snapshot::run(command),
+        Command::Verify(flags) => verify::run(flags),
         Command::Version(flags) => version::run(flags),
     };
     match result {

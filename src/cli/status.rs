@@ -1,24 +1,13 @@
 //! `kontiki status`: how every replica is, as one of them knows it.
 
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use bytes::Bytes;
 use clap::{Args, ValueEnum};
-use http::header::{AUTHORIZATION, HOST};
-use http_body_util::{BodyExt, Empty};
-use hyper::client::conn::http1;
-use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
 use serde_json::Value;
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 
-use crate::kubeconfig::Kubeconfig;
+use super::client;
 use crate::object::Fields;
 use crate::serve::STATUS;
 
@@ -43,14 +32,10 @@ enum Output {
 }
 
 pub fn run(flags: StatusFlags) -> anyhow::Result<()> {
-    let path = match flags.kubeconfig {
-        Some(path) => path,
-        None => default_kubeconfig().context("--kubeconfig: there is no kubeconfig; name one, or set KUBECONFIG")?,
-    };
-    let kubeconfig = Kubeconfig::read(&path)?;
+    let kubeconfig = client::kubeconfig(flags.kubeconfig)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async {
-        let asked = tokio::time::timeout(TIMEOUT, get(&kubeconfig, STATUS)).await;
+        let asked = tokio::time::timeout(TIMEOUT, client::get_json(&kubeconfig, STATUS)).await;
         asked.unwrap_or_else(|_| bail!("no answer in {} seconds", TIMEOUT.as_secs()))
     });
     let answer = answer.with_context(|| format!("asking {}", kubeconfig.server))?;
@@ -59,59 +44,6 @@ pub fn run(flags: StatusFlags) -> anyhow::Result<()> {
         None => print!("{}", table(&answer)),
     }
     Ok(())
-}
-
-fn default_kubeconfig() -> Option<PathBuf> {
-    let listed = std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty());
-    match listed {
-        Some(value) => std::env::split_paths(&value).find(|path| path.exists()),
-        None => std::env::home_dir().map(|home| home.join(".kube/config")).filter(|path| path.exists()),
-    }
-}
-
-async fn get(kubeconfig: &Kubeconfig, path: &str) -> anyhow::Result<Value> {
-    let uri: http::Uri = kubeconfig.server.parse().context("the server's URL")?;
-    let host = uri.host().context("the server's URL names no host")?.trim_matches(['[', ']']).to_owned();
-    let stream = TcpStream::connect((host.as_str(), uri.port_u16().unwrap_or(443))).await?;
-    let connector = TlsConnector::from(Arc::new(tls(kubeconfig)?));
-    let stream = connector.connect(ServerName::try_from(host)?, stream).await?;
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    tokio::spawn(connection);
-    let mut request = http::Request::get(path).header(HOST, uri.authority().map_or("", |authority| authority.as_str()));
-    if let Some(token) = &kubeconfig.token {
-        request = request.header(AUTHORIZATION, format!("Bearer {token}"));
-    }
-    let response = sender.send_request(request.body(Empty::<Bytes>::new())?).await?;
-    let code = response.status();
-    let body = response.into_body().collect().await?.to_bytes();
-    let answer = serde_json::from_slice::<Value>(&body);
-    match answer {
-        Ok(answer) if code.is_success() => Ok(answer),
-        Ok(status) if !status.text_at(&["message"]).is_empty() => bail!("{}", status.text_at(&["message"])),
-        _ => bail!("{code}; is it Kontiki?"),
-    }
-}
-
-fn tls(kubeconfig: &Kubeconfig) -> anyhow::Result<ClientConfig> {
-    let Some(authority) = &kubeconfig.certificate_authority else {
-        bail!("the kubeconfig has no certificate-authority: the server can't be told from another");
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
-        roots.add(certificate.context("certificate-authority")?)?;
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()?
-        .with_root_certificates(roots);
-    Ok(match &kubeconfig.client {
-        Some((certificate, key)) => {
-            let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
-            let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).context("client-key")?;
-            builder.with_client_auth_cert(chain.context("client-certificate")?, key)?
-        }
-        None => builder.with_no_client_auth(),
-    })
 }
 
 fn table(answer: &Value) -> String {

@@ -25,7 +25,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use limits::InFlight;
 use listen::Connections;
-pub use paths::STATUS;
+pub use paths::{SNAPSHOT, STATUS};
 
 use crate::auth::rbac::Rbac;
 use crate::auth::{Authenticator, Authorizer};
@@ -105,7 +105,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     server.health.set_terminating();
     tokio::time::sleep(config.shutdown_delay).await;
     // Others lead before this replica refuses anything; what is under way goes to the new leader.
-    match replica.transfer_leadership(None).await {
+    match replica.transfer_leadership().await {
         Ok(()) | Err(TransferError::NotLeader | TransferError::NoTarget) => {}
         Err(error) => tracing::warn!(%error, "the leadership was not handed over"),
     }

@@ -1,7 +1,7 @@
 //! Paths that are no resource: health, version, metrics, discovery, OpenAPI, and how the replicas are.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
@@ -25,6 +25,10 @@ const PROOF: Duration = Duration::from_secs(1);
 
 /// Where `kontiki status` asks. Only those who may read any path get an answer.
 pub const STATUS: &str = "/kontiki/status";
+/// Where `kontiki snapshot save` asks. It is everything, secrets included, for those who may read any path.
+pub const SNAPSHOT: &str = "/kontiki/snapshot";
+/// How long a snapshot may wait for a quorum.
+const QUORUM: Duration = Duration::from_secs(10);
 
 /// None where there is nothing.
 pub async fn answer(
@@ -51,6 +55,10 @@ pub async fn answer(
         STATUS => {
             only_get(head)?;
             return Ok(Some(status(server).await));
+        }
+        SNAPSHOT => {
+            only_get(head)?;
+            return snapshot(server, query).await.map(Some);
         }
         _ if path.starts_with("/openapi/") => {
             only_get(head)?;
@@ -93,6 +101,7 @@ fn index(server: &Server) -> Response<Body> {
         "/openapi/v3/",
         "/openid/v1/jwks",
         "/version",
+        SNAPSHOT,
         STATUS,
     ];
     let others = others.into_iter().chain(checks.iter().map(String::as_str));
@@ -152,6 +161,27 @@ async fn status(server: &Server) -> Response<Body> {
     let mut replicas: Vec<Value> = replicas.collect();
     replicas.sort_by(|a, b| a.text_at(&["name"]).cmp(b.text_at(&["name"])));
     pretty(&json!({ "replicas": replicas }))
+}
+
+/// All objects as they are at one revision, in the form of a snapshot file. `resourceVersion=0` takes what this replica
+/// has; else it has everything that was acknowledged. What breaks off has no end, which whoever reads it finds out.
+async fn snapshot(server: &Server, query: &Query) -> Result<Response<Body>> {
+    if let Some(why) = server.divergence() {
+        return Err(ApiError::unavailable(why));
+    }
+    if query.text("resourceVersion") != "0" {
+        let current = server.replica.read_barrier(Instant::now() + QUORUM).await;
+        current.map_err(|error| ApiError::timeout(error.to_string()))?;
+    }
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
+    let archive = server.replica.archive(now, crate::version::OWN);
+    let pieces = futures_util::stream::unfold(archive, |mut archive| async move {
+        let piece = archive.next_piece().inspect_err(|error| tracing::error!(%error, "writing a snapshot"));
+        piece.ok().flatten().map(|piece| (Bytes::from(piece), archive))
+    });
+    let mut response = Response::new(Body::stream(pieces));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
+    Ok(response)
 }
 
 /// JSON for the eyes, as Go's `json.MarshalIndent` writes it.

@@ -22,7 +22,7 @@ use crate::state::{Changes, State};
 use crate::stored::{StoredEvent, StoredRecord, store_event};
 use crate::{Fatal, Key, LogPosition, OpenError, Options, Outcome, Record, Revision};
 
-const OBJECTS: &str = "objects";
+pub(crate) const OBJECTS: &str = "objects";
 const HISTORY: &str = "history";
 const DEDUP: &str = "dedup";
 const META: &str = "meta";
@@ -58,20 +58,40 @@ struct Resources {
     buffers: WriteBufferManager,
 }
 
+/// What a reader does about a defect: it gives up with the error, or notes it and goes on.
+pub(crate) type OnDefect<'a> = &'a mut dyn FnMut(OpenError) -> Result<(), OpenError>;
+
+impl Resources {
+    fn new(options: &Options) -> Resources {
+        let cache = Cache::new_lru_cache(options.memory_budget);
+        let buffers =
+            WriteBufferManager::new_write_buffer_manager_with_cache(options.memory_budget / 2, false, cache.clone());
+        Resources { budget: options.memory_budget, cache, buffers }
+    }
+}
+
 impl Disk {
     pub(crate) fn open(root: &Path, options: &Options) -> Result<(Disk, State), OpenError> {
         let cannot = |source| OpenError::Io { path: root.to_owned(), source };
         fs::create_dir_all(root).map_err(cannot)?;
         let generation = read_generation(root)?;
         remove_others(root, generation).map_err(cannot)?;
-        let cache = Cache::new_lru_cache(options.memory_budget);
-        let buffers =
-            WriteBufferManager::new_write_buffer_manager_with_cache(options.memory_budget / 2, false, cache.clone());
-        let resources = Resources { budget: options.memory_budget, cache, buffers };
+        let resources = Resources::new(options);
         let db = Arc::new(open_db(&path_of(root, generation), &resources)?);
         let disk = Disk { root: root.to_owned(), generation, db, resources };
-        let state = disk.load()?;
+        let state = disk.load(&mut Err)?;
         Ok((disk, state))
+    }
+
+    /// The current database as it is, with nothing made, cleared away or written.
+    pub(crate) fn open_read_only(root: &Path, options: &Options) -> Result<Disk, OpenError> {
+        let generation = read_generation(root)?;
+        let path = path_of(root, generation);
+        let resources = Resources::new(options);
+        let (db_options, families) = options_of(&resources);
+        let db = DB::open_cf_descriptors_read_only(&db_options, &path, families, false)
+            .map_err(|error| broken(&path, error))?;
+        Ok(Disk { root: root.to_owned(), generation, db: Arc::new(db), resources })
     }
 
     /// Writes what an apply changed. When this fails nothing was written.
@@ -199,28 +219,32 @@ impl Disk {
         }
     }
 
-    pub(crate) fn load(&self) -> Result<State, OpenError> {
+    /// Reads everything, checks every row by itself and against the others, and makes the state of it.
+    pub(crate) fn load(&self, defect: OnDefect) -> Result<State, OpenError> {
         let mut state = State::default();
-        self.load_meta(&mut state)?;
+        self.load_meta(&mut state, defect)?;
         let hash = std::mem::take(&mut state.hash);
-        self.each(OBJECTS, IteratorMode::Start, |key, row| {
+        self.each(OBJECTS, IteratorMode::Start, defect, |key, row| {
             let stored: StoredRecord = codec::unseal(key, row)?;
             let key = Key::from(std::str::from_utf8(key).map_err(|_| "its key is not text")?);
             let record = stored.restore(key.clone())?;
+            if record.modified > state.revision {
+                return Err("it is newer than the state".into());
+            }
             state.place(key, Some(Arc::new(record)));
             Ok(())
         })?;
         if hash != state.hash {
             let detail = "the records are not those that were last applied: some are missing or old".into();
-            return Err(OpenError::Corrupt { path: self.path(), what: "the table of objects".into(), detail });
+            defect(OpenError::Corrupt { path: self.path(), what: "the table of objects".into(), detail })?;
         }
-        self.load_history(&mut state)?;
-        self.load_dedup(&mut state)?;
+        self.load_history(&mut state, defect)?;
+        self.load_dedup(&mut state, defect)?;
         Ok(state)
     }
 
-    fn load_meta(&self, state: &mut State) -> Result<(), OpenError> {
-        self.each(META, IteratorMode::Start, |key, row| {
+    fn load_meta(&self, state: &mut State, defect: OnDefect) -> Result<(), OpenError> {
+        self.each(META, IteratorMode::Start, defect, |key, row| {
             match key {
                 APPLIED => {
                     let applied: Applied = codec::unseal(key, row)?;
@@ -239,11 +263,11 @@ impl Disk {
         })
     }
 
-    fn load_history(&self, state: &mut State) -> Result<(), OpenError> {
+    fn load_history(&self, state: &mut State, defect: OnDefect) -> Result<(), OpenError> {
         let mut events = Vec::new();
         // What each key held before the events read so far, from the newest backwards.
         let mut held: HashMap<Key, Option<Arc<Record>>> = HashMap::new();
-        self.each(HISTORY, IteratorMode::End, |key, row| {
+        self.each(HISTORY, IteratorMode::End, defect, |key, row| {
             let (revision, _) = key.split_first_chunk::<8>().ok_or("its key is cut short")?;
             let stored: StoredEvent = codec::unseal(key, row)?;
             let record = match held.get(stored.key) {
@@ -251,16 +275,26 @@ impl Disk {
                 None => state.get(stored.key).cloned(),
             };
             let event = stored.restore(u64::from_be_bytes(*revision), record)?;
+            if event.revision > state.revision || event.revision <= state.compacted {
+                return Err("it is not of a revision that is retained".into());
+            }
             held.insert(event.key.clone(), event.previous.clone());
             events.push(Arc::new(event));
             Ok(())
         })?;
+        let records = state.tables.values().flat_map(|table| table.rows.values());
+        let silent = records.filter(|record| record.modified > state.compacted && !held.contains_key(&record.key));
+        for record in silent {
+            let what = format!("the history of {}", record.key);
+            let detail = format!("there is no event for what revision {} wrote", record.modified);
+            defect(OpenError::Corrupt { path: self.path(), what, detail })?;
+        }
         events.into_iter().rev().for_each(|event| state.follow(event));
         Ok(())
     }
 
-    fn load_dedup(&self, state: &mut State) -> Result<(), OpenError> {
-        self.each(DEDUP, IteratorMode::Start, |key, row| {
+    fn load_dedup(&self, state: &mut State, defect: OnDefect) -> Result<(), OpenError> {
+        self.each(DEDUP, IteratorMode::Start, defect, |key, row| {
             let (client, rest) = key.split_first_chunk::<8>().ok_or("its key is cut short")?;
             let sequence = rest.first_chunk::<8>().map(|bytes| u64::from_be_bytes(*bytes)).ok_or("its key is short")?;
             let client = u64::from_be_bytes(*client);
@@ -282,6 +316,7 @@ impl Disk {
         &self,
         family: &str,
         mode: IteratorMode,
+        defect: OnDefect,
         mut row: impl FnMut(&[u8], &[u8]) -> Result<(), Defect>,
     ) -> Result<(), OpenError> {
         let mut options = ReadOptions::default();
@@ -289,9 +324,17 @@ impl Disk {
         options.set_readahead_size(1 << 20);
         let corrupt = |what: String, detail: String| OpenError::Corrupt { path: self.path(), what, detail };
         for entry in self.db.iterator_cf_opt(self.family(family), options, mode) {
-            let (key, value) = entry.map_err(|error| corrupt(format!("the table of {family}"), error.to_string()))?;
-            row(&key, &value)
-                .map_err(|Defect(detail)| corrupt(format!("the row {} in {family}", key.escape_ascii()), detail))?;
+            match entry {
+                Ok((key, value)) => {
+                    if let Err(Defect(detail)) = row(&key, &value) {
+                        defect(corrupt(format!("the row {} in {family}", key.escape_ascii()), detail))?;
+                    }
+                }
+                Err(error) => {
+                    defect(corrupt(format!("the table of {family}"), error.to_string()))?;
+                    break;
+                }
+            }
         }
         Ok(())
     }
@@ -431,6 +474,20 @@ fn remove_others(root: &Path, generation: u64) -> std::io::Result<()> {
 }
 
 fn open_db(path: &Path, resources: &Resources) -> Result<DB, OpenError> {
+    let (options, families) = options_of(resources);
+    DB::open_cf_descriptors(&options, path, families).map_err(|error| broken(path, error))
+}
+
+/// What RocksDB finds to be damaged is told as such.
+fn broken(path: &Path, error: rocksdb::Error) -> OpenError {
+    let (path, detail) = (path.to_owned(), error.to_string());
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => OpenError::Corrupt { path, what: "the state's database".into(), detail },
+        _ => OpenError::Database { path, detail },
+    }
+}
+
+fn options_of(resources: &Resources) -> (rocksdb::Options, Vec<ColumnFamilyDescriptor>) {
     let mut options = rocksdb::Options::default();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
@@ -455,6 +512,5 @@ fn open_db(path: &Path, resources: &Resources) -> Result<DB, OpenError> {
         options.set_write_buffer_size(resources.budget / 2);
         ColumnFamilyDescriptor::new(*name, options)
     });
-    DB::open_cf_descriptors(&options, path, families)
-        .map_err(|error| OpenError::Database { path: path.to_owned(), detail: error.to_string() })
+    (options, families.collect())
 }

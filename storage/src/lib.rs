@@ -2,6 +2,7 @@
 //! immutable views, kept in RocksDB for restarts. It knows neither Raft nor HTTP nor Kubernetes.
 #![forbid(unsafe_code)]
 
+mod archive;
 pub mod codec;
 mod command;
 mod dedup;
@@ -15,13 +16,14 @@ mod store;
 mod stored;
 mod view;
 
+pub use archive::{Archive, ArchiveError, Beginning, SnapshotHeader, check_archive, restore_archive};
 pub use command::{Command, Condition, LogPosition, Outcome, Proposal, Transaction, Write};
 pub use event::{Compacted, Cursor, Event};
 pub use key::Key;
 pub use record::Record;
 pub use snapshot::{Export, Ready, SnapshotError, Staged};
 pub use state::HistoryBound;
-pub use store::{Fatal, OpenError, Options, Stats, Store, TableStats};
+pub use store::{Fatal, OpenError, Options, Stats, Store, Survey, TableStats};
 pub use view::View;
 
 /// Counts successful transactions; 0 is the empty store.

@@ -20,11 +20,11 @@ use crate::{Fatal, Key, LogPosition, OpenError, Revision};
 const CHUNK: usize = 256 << 10;
 
 #[derive(Serialize, Deserialize)]
-struct Chunk<'a> {
+pub(crate) struct Chunk<'a> {
     /// Family, key, value.
     #[serde(borrow)]
-    rows: Vec<(&'a str, Blob<'a>, Blob<'a>)>,
-    last: bool,
+    pub(crate) rows: Vec<(&'a str, Blob<'a>, Blob<'a>)>,
+    pub(crate) last: bool,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +49,7 @@ pub struct Export {
     state: Arc<State>,
     next: u64,
     stage: Stage,
+    records_only: bool,
 }
 
 enum Stage {
@@ -62,7 +63,13 @@ enum Stage {
 
 impl Export {
     pub(crate) fn new(state: Arc<State>) -> Export {
-        Export { state, next: 0, stage: Stage::Meta }
+        Export { state, next: 0, stage: Stage::Meta, records_only: false }
+    }
+
+    /// Without history, outcomes and membership.
+    pub(crate) fn records(state: Arc<State>) -> Export {
+        let stage = Stage::Records(tables(&state), None);
+        Export { state, next: 0, stage, records_only: true }
     }
 
     pub fn position(&self) -> Option<LogPosition> {
@@ -104,11 +111,11 @@ impl Export {
             Stage::Meta => {
                 rows.push(applied_row(&self.state)?);
                 rows.push(membership_row(&self.state)?);
-                self.stage = Stage::Records(self.state.tables.values().map(|table| table.rows.clone()).collect(), None);
+                self.stage = Stage::Records(tables(&self.state), None);
             }
             Stage::Records(tables, last) => {
                 let Some(table) = tables.last() else {
-                    self.stage = Stage::Events(0);
+                    self.stage = if self.records_only { Stage::Done } else { Stage::Events(0) };
                     return Ok(());
                 };
                 let from = last.as_ref().map_or(Bound::Unbounded, |key| Bound::Excluded(key.as_str()));
@@ -144,6 +151,10 @@ impl Export {
         }
         Ok(())
     }
+}
+
+fn tables(state: &State) -> Vec<Rows> {
+    state.tables.values().map(|table| table.rows.clone()).collect()
 }
 
 /// A snapshot being read in, beside the state that it may replace. Dropped before its end it leaves nothing behind.
@@ -187,7 +198,7 @@ impl Staged {
         }
         let Some(disk) = &self.disk else { return Err(SnapshotError::Trailing) };
         disk.flush()?;
-        let state = disk.load()?;
+        let state = disk.load(&mut Err)?;
         if state.position.is_none() {
             return Err(SnapshotError::Short);
         }

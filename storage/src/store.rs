@@ -12,7 +12,7 @@ use crate::disk::Disk;
 use crate::event::{Feed, History};
 use crate::state::{Changes, HistoryBound, State};
 use crate::view::Past;
-use crate::{Compacted, Cursor, Export, Key, LogPosition, Outcome, Proposal, Ready, Revision, Staged, View};
+use crate::{Archive, Compacted, Cursor, Export, Key, LogPosition, Outcome, Proposal, Ready, Revision, Staged, View};
 
 /// Views of the past that are kept for the next page of a list.
 const PAST_VIEWS: usize = 8;
@@ -80,6 +80,18 @@ impl From<CodecError> for Fatal {
     fn from(error: CodecError) -> Fatal {
         Fatal::Disk(error.to_string())
     }
+}
+
+/// What is kept of a state on disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Survey {
+    pub position: Option<LogPosition>,
+    pub membership: Bytes,
+    pub revision: Revision,
+    pub compacted: Revision,
+    pub hash: u64,
+    pub records: u64,
+    pub events: u64,
 }
 
 /// What an operator wants to know; read at leisure, for sizes ask RocksDB.
@@ -170,6 +182,25 @@ impl Store {
         })))
     }
 
+    /// Reads all that is kept at `dir` and changes nothing. `defect` gets what is wrong, as far as it doesn't prevent
+    /// reading on; what is returned is what could be read.
+    pub fn survey(dir: &Path, mut defect: impl FnMut(OpenError)) -> Result<Survey, OpenError> {
+        let disk = Disk::open_read_only(dir, &Options::default())?;
+        let state = disk.load(&mut |error| {
+            defect(error);
+            Ok(())
+        })?;
+        Ok(Survey {
+            position: state.position,
+            membership: state.membership.clone(),
+            revision: state.revision,
+            compacted: state.compacted,
+            hash: state.hash,
+            records: state.tables.values().map(|table| table.rows.len() as u64).sum(),
+            events: state.history.events.len() as u64,
+        })
+    }
+
     /// Applies the proposals of a stretch of the log that ends at `position`, in order: one atomic batch on disk, one
     /// view published at the end. Without proposals it records the position. Meant for one thread.
     pub fn apply<'a>(
@@ -214,6 +245,11 @@ impl Store {
     /// The current state, to be written out as a snapshot.
     pub fn export(&self) -> Export {
         Export::new(self.0.state.load_full())
+    }
+
+    /// The records of the current state, to be written out as a snapshot file.
+    pub fn archive(&self, cluster: u64, taken_at: u64, taken_by: &str) -> Archive {
+        Archive::new(self.0.state.load_full(), cluster, taken_at, taken_by)
     }
 
     /// Where a snapshot is read in.
@@ -728,6 +764,61 @@ mod tests {
         assert_eq!(std::fs::read_dir(target.dir.path()).unwrap().count(), 2, "the state and its name");
         let older = read_in(&target.store, &chunks).unwrap();
         assert!(matches!(target.store.install(older), Err(Fatal::OutOfOrder { .. })));
+    }
+
+    fn copy_dir(from: &Path, to: &Path) {
+        std::fs::create_dir_all(to).unwrap();
+        for entry in std::fs::read_dir(from).unwrap() {
+            let entry = entry.unwrap();
+            match entry.file_type().unwrap().is_dir() {
+                true => copy_dir(&entry.path(), &to.join(entry.file_name())),
+                false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
+            }
+        }
+    }
+
+    #[test]
+    fn a_crash_at_any_step_of_an_installation_leaves_the_old_state_or_the_new_one() {
+        let mut source = Fixture::new();
+        for n in 0..500 {
+            source.writes(vec![put(&format!("a/{n}"), &"x".repeat(3000))]);
+        }
+        let chunks = snapshot_of(&source.store);
+        let mut target = Fixture::new();
+        target.writes(vec![put("b/1", "old")]);
+        target.store.flush().unwrap();
+        let (old, new) = (target.store.state_hash(), source.store.state_hash());
+        let crashes = tempfile::tempdir().unwrap();
+        let crash = |step: &str| {
+            copy_dir(target.dir.path(), &crashes.path().join(step));
+            step.to_owned()
+        };
+        let mut steps = vec![(crash("before"), old)];
+        let mut staged = target.store.stage().unwrap();
+        steps.push((crash("staged"), old));
+        for (n, chunk) in chunks.iter().enumerate() {
+            staged.add(chunk).unwrap();
+            steps.push((crash(&format!("chunk {n}")), old));
+        }
+        let ready = staged.finish().unwrap();
+        steps.push((crash("finished"), old));
+        // A torn new name beside the old one.
+        std::fs::write(crashes.path().join("finished/generation.new"), b"x").unwrap();
+        let state_before = crashes.path().join("finished/state-1");
+        target.store.install(ready).unwrap();
+        steps.push((crash("installed"), new));
+        steps.push((crash("not cleared away"), new));
+        copy_dir(&state_before, &crashes.path().join("not cleared away/state-1"));
+        for (step, expected) in steps {
+            let path = crashes.path().join(&step);
+            let store = Store::open(&path, Options::default()).unwrap();
+            assert_eq!(store.state_hash(), expected, "{step}");
+            drop(store);
+            let left = std::fs::read_dir(&path).unwrap();
+            let states =
+                left.filter(|entry| entry.as_ref().unwrap().file_name().to_string_lossy().starts_with("state-"));
+            assert_eq!(states.count(), 1, "{step}");
+        }
     }
 
     #[test]

@@ -22,7 +22,8 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBRecoveryMode, Direction, IteratorMode, LogLevel, ReadOptions, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBRecoveryMode, Direction, IteratorMode, LogLevel, ReadOptions, WriteBatch,
+    WriteOptions,
 };
 use serde::de::DeserializeOwned;
 
@@ -30,6 +31,7 @@ use self::writer::{Done, Job, Writer};
 use crate::config::StartError;
 use crate::format::{EntryForm, VoteForm};
 use crate::host::watch;
+use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::types::{Entry, LogId, Payload, TypeConfig, Vote, log_id, position};
 
@@ -44,6 +46,8 @@ const CHECKPOINT: Duration = Duration::from_secs(10);
 
 const ENTRY: u8 = b'e';
 pub(crate) const IDENTITY: &[u8] = b"m/identity";
+/// There once this replica has heard that it was removed from the cluster.
+pub(crate) const REMOVED: &[u8] = b"m/removed";
 const VOTE: &[u8] = b"m/vote";
 const COMMITTED: &[u8] = b"m/committed";
 const PURGED: &[u8] = b"m/purged";
@@ -84,48 +88,17 @@ impl Log {
     /// Reads and checks the whole log.
     pub(crate) fn open(path: &Path, metrics: Metrics) -> Result<Log, StartError> {
         let db = Arc::new(open_db(path)?);
-        let corrupt =
-            |what: &str, detail: String| StartError::Corrupt { path: path.to_owned(), what: what.into(), detail };
-        let meta = |key: &[u8]| db.get(key).map_err(|error| corrupt("the log", error.to_string()));
-        let damaged = |what: &'static str| move |error: codec::CodecError| corrupt(what, error.to_string());
-        let vote = match meta(VOTE)? {
-            Some(row) => Some(codec::unseal::<VoteForm>(VOTE, &row).map_err(damaged("the vote"))?.into()),
-            None => None,
-        };
-        let committed = match meta(COMMITTED)? {
-            Some(row) => {
-                Some(log_id(codec::unseal::<LogPosition>(COMMITTED, &row).map_err(damaged("the commit index"))?))
-            }
-            None => None,
-        };
-        let purged = match meta(PURGED)? {
-            Some(row) => Some(log_id(codec::unseal::<LogPosition>(PURGED, &row).map_err(damaged("the log's start"))?)),
-            None => None,
-        };
-        let mut tail = Tail { purged, last: purged, ..Tail::default() };
+        let mut tail = Tail::default();
         let mut sizes = Sizes::default();
-        let first = purged.map_or(0, |id| id.index + 1);
-        let mut options = ReadOptions::default();
-        options.set_iterate_upper_bound([ENTRY + 1]);
-        options.set_readahead_size(1 << 20);
-        let start = row_key(first);
-        let rows = db.iterator_opt(IteratorMode::From(&start, Direction::Forward), options);
-        for (expected, row) in (first..).zip(rows) {
-            let (key, row) = row.map_err(|error| corrupt("the log", error.to_string()))?;
-            let what = || format!("log entry {expected}");
-            if *key != row_key(expected) {
-                return Err(corrupt(&what(), format!("it is missing, and {} is there", key.escape_ascii())));
-            }
-            let row = Bytes::from(row);
-            let entry = read_entry(&key, &row).map_err(|detail| corrupt(&what(), detail))?;
-            if entry.log_id.index != expected {
-                return Err(corrupt(&what(), format!("it says that it is {}", entry.log_id)));
-            }
-            sizes.add(expected, row.len() as u64);
-            tail.durable = Some(expected);
+        let notes = scan(&db, path, &mut Err, |entry, bytes| {
+            sizes.add(entry.log_id.index, bytes);
+            tail.durable = Some(entry.log_id.index);
             tail.push(entry);
             tail.shrink();
-        }
+        })?;
+        let Notes { vote, committed, purged } = notes;
+        tail.purged = purged;
+        tail.last = tail.last.max(purged);
         let writer = Writer::start(db.clone(), committed, metrics).map_err(StartError::Thread)?;
         let log = Log(Arc::new(Shared {
             path: path.to_owned(),
@@ -272,6 +245,105 @@ impl Log {
         }
         Ok(entries)
     }
+}
+
+/// What a log says beside its entries.
+#[derive(Default)]
+pub(crate) struct Notes {
+    pub(crate) vote: Option<Vote>,
+    pub(crate) committed: Option<LogId>,
+    pub(crate) purged: Option<LogId>,
+}
+
+/// Reads a log whole: every row must have its checksum, and the entries must follow each other without a gap. `defect`
+/// gives up with an error, or notes it and has the rest read.
+pub(crate) fn scan(
+    db: &DB,
+    path: &Path,
+    defect: &mut dyn FnMut(StartError) -> Result<(), StartError>,
+    mut each: impl FnMut(Entry, u64),
+) -> Result<Notes, StartError> {
+    let corrupt = |what: &str, detail: String| StartError::Corrupt { path: path.to_owned(), what: what.into(), detail };
+    let mut notes = Notes::default();
+    match note::<VoteForm>(db, VOTE) {
+        Ok(vote) => notes.vote = vote.map(Vote::from),
+        Err(detail) => defect(corrupt("the vote", detail))?,
+    }
+    match note::<LogPosition>(db, COMMITTED) {
+        Ok(position) => notes.committed = position.map(log_id),
+        Err(detail) => defect(corrupt("the commit index", detail))?,
+    }
+    match note::<LogPosition>(db, PURGED) {
+        Ok(position) => notes.purged = position.map(log_id),
+        Err(detail) => defect(corrupt("the log's start", detail))?,
+    }
+    let mut options = ReadOptions::default();
+    options.set_iterate_upper_bound([ENTRY + 1]);
+    options.set_readahead_size(1 << 20);
+    let mut expected = notes.purged.map_or(0, |id| id.index + 1);
+    let mut before = notes.purged;
+    for row in db.iterator_opt(IteratorMode::From(&row_key(expected), Direction::Forward), options) {
+        let (key, row) = match row {
+            Ok(row) => row,
+            Err(error) => {
+                defect(corrupt("the log", error.to_string()))?;
+                break;
+            }
+        };
+        let what = format!("log entry {expected}");
+        let found = key.get(1..).and_then(|rest| rest.try_into().ok()).map(u64::from_be_bytes);
+        if found != Some(expected) {
+            defect(corrupt(&what, format!("it is missing, and {} is there", key.escape_ascii())))?;
+            expected = found.unwrap_or(expected);
+        }
+        let row = Bytes::from(row);
+        match read_entry(&key, &row) {
+            Ok(entry) if entry.log_id.index != expected => {
+                defect(corrupt(&what, format!("it says that it is {}", entry.log_id)))?;
+            }
+            Ok(entry) if before.is_some_and(|before| before.leader_id > entry.log_id.leader_id) => {
+                defect(corrupt(&what, "its term is older than that of the entry before it".into()))?;
+            }
+            Ok(entry) => {
+                before = Some(entry.log_id);
+                each(entry, row.len() as u64);
+            }
+            Err(detail) => defect(corrupt(&what, detail))?,
+        }
+        expected += 1;
+    }
+    if let (Some(vote), Some(last)) = (&notes.vote, &before)
+        && vote.leader_id < last.leader_id
+    {
+        defect(corrupt("the vote", format!("it is older than the last entry, {last}")))?;
+    }
+    Ok(notes)
+}
+
+fn note<T: DeserializeOwned>(db: &DB, key: &[u8]) -> Result<Option<T>, String> {
+    let Some(row) = db.get(key).map_err(|error| error.to_string())? else { return Ok(None) };
+    codec::unseal(key, &row).map(Some).map_err(|error| error.to_string())
+}
+
+/// Reads a log without changing anything.
+pub(crate) fn open_read_only(path: &Path) -> Result<DB, StartError> {
+    DB::open_for_read_only(&options(), path, false).map_err(|error| broken(path, error))
+}
+
+/// Makes the log of a replica that begins with a state and no entries.
+pub(crate) fn begin(path: &Path, identity: &Identity, vote: &Vote, purged: LogPosition) -> Result<(), StartError> {
+    let sealed = |key: &'static [u8], row: Result<Vec<u8>, codec::CodecError>| match row {
+        Ok(row) => Ok((key, row)),
+        Err(error) => Err(StartError::Database { path: path.to_owned(), detail: error.to_string() }),
+    };
+    let rows = [
+        sealed(IDENTITY, codec::seal(IDENTITY, identity))?,
+        sealed(VOTE, codec::seal(VOTE, &VoteForm::from(vote)))?,
+        sealed(PURGED, codec::seal(PURGED, &purged))?,
+    ];
+    let mut batch = WriteBatch::default();
+    rows.iter().for_each(|(key, row)| batch.put(key, row));
+    open_db(path)?.write_opt(batch, &write_options(true)).map_err(|error| broken(path, error))
 }
 
 impl Tail {
@@ -489,6 +561,19 @@ fn write_options(sync: bool) -> WriteOptions {
 }
 
 fn open_db(path: &Path) -> Result<DB, StartError> {
+    DB::open(&options(), path).map_err(|error| broken(path, error))
+}
+
+/// What RocksDB finds to be damaged is told as such.
+fn broken(path: &Path, error: rocksdb::Error) -> StartError {
+    let (path, detail) = (path.to_owned(), error.to_string());
+    match error.kind() {
+        rocksdb::ErrorKind::Corruption => StartError::Corrupt { path, what: "the log's database".into(), detail },
+        _ => StartError::Database { path, detail },
+    }
+}
+
+fn options() -> rocksdb::Options {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&Cache::new_lru_cache(2 << 20));
     table.set_format_version(5);
@@ -505,5 +590,5 @@ fn open_db(path: &Path) -> Result<DB, StartError> {
     options.set_log_level(LogLevel::Warn);
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
-    DB::open(&options, path).map_err(|error| StartError::Database { path: path.to_owned(), detail: error.to_string() })
+    options
 }

@@ -13,9 +13,9 @@ use kontiki_storage::codec;
 use rand::Rng;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::Me;
 use super::message::{FRAME, HELLO, Hello, Welcome};
 use super::transport::{Body, Connection, Ended, PeerError, full};
+use super::{Exclusion, Me};
 use crate::host;
 use crate::types::{Member, NodeId};
 
@@ -57,7 +57,11 @@ impl Link {
         deadline: Instant,
     ) -> Result<Bytes, PeerError> {
         let response = timeout_at(deadline, self.send(path, full(message))).await.map_err(|_| PeerError::Timeout)??;
-        timeout_at(deadline, collect(response)).await.map_err(|_| PeerError::Timeout)?
+        let answer = timeout_at(deadline, collect(response)).await.map_err(|_| PeerError::Timeout)?;
+        if let Err(PeerError::Refused { status: StatusCode::GONE, .. }) = &answer {
+            self.me.exclude(Exclusion::Removed(self.member.name.clone()));
+        }
+        answer
     }
 
     /// A stream of messages, and the answer as it comes.
@@ -130,8 +134,12 @@ impl Link {
             }
             Welcome::Stranger => Err(format!("{address} belongs to another cluster")),
             Welcome::Wiped => {
-                self.me.wiped.send_replace(Some(self.member.name.clone()));
+                self.me.exclude(Exclusion::Wiped(self.member.name.clone()));
                 Err(format!("{address} knows this replica with another data directory"))
+            }
+            Welcome::Removed => {
+                self.me.exclude(Exclusion::Removed(self.member.name.clone()));
+                Err(format!("{address} no longer takes this replica for a member"))
             }
         }
     }

@@ -32,6 +32,8 @@ pub(super) const READ_INDEX: &str = "/read-index";
 pub(super) const STATUS: &str = "/status";
 /// A revision; the answer is the hash of the state there, if it is known.
 pub(super) const STATE_HASH: &str = "/state-hash";
+pub(super) const MANAGE: &str = "/manage";
+pub(super) const DISMISS: &str = "/dismiss";
 
 /// The first message on each connection, and the answer to it.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -50,6 +52,8 @@ pub(super) enum Welcome {
     Stranger,
     /// The caller was known with another data directory.
     Wiped,
+    /// The caller is no member any more.
+    Removed,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

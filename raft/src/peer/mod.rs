@@ -8,7 +8,7 @@ mod server;
 mod tls;
 mod transport;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,11 +21,12 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use self::link::Link;
-use self::message::{Hello, PROPOSE, ProposeAnswer, READ_INDEX, STATE_HASH, STATUS};
+use self::message::{DISMISS, Hello, MANAGE, PROPOSE, ProposeAnswer, READ_INDEX, STATE_HASH, STATUS};
 use self::transport::PeerError;
 use crate::host::watch;
 use crate::identity::Identity;
 use crate::log::Log;
+use crate::membership::{Operation, Step};
 use crate::metrics::Metrics;
 use crate::replica::{Announced, ReplicaStatus, Unreachable};
 use crate::route::Answer;
@@ -47,9 +48,16 @@ pub(crate) struct Me {
     transport: Arc<dyn Transport>,
     log: Log,
     known: Mutex<BTreeMap<NodeId, u64>>,
-    /// The peer that knew this replica with another data directory.
-    wiped: watch::Sender<Option<String>>,
+    excluded: watch::Sender<Option<Exclusion>>,
     metrics: Metrics,
+}
+
+/// Why the others don't take this replica for a member, and which of them says so.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Exclusion {
+    /// It was known with another data directory.
+    Wiped(String),
+    Removed(String),
 }
 
 /// Why a peer is not spoken with.
@@ -71,6 +79,14 @@ impl fmt::Display for Refusal {
 }
 
 impl Me {
+    fn exclude(&self, why: Exclusion) {
+        self.excluded.send_if_modified(|known| {
+            let first = known.is_none();
+            known.get_or_insert(why);
+            first
+        });
+    }
+
     /// Whether the peer may be spoken with. Before the first word with it, which data directory it has is written down:
     /// it can't come back with an empty one and vote as if it had never seen what it acknowledged.
     async fn admit(&self, peer: &Hello) -> Result<(), Refusal> {
@@ -130,25 +146,30 @@ impl Peers {
             incarnation: identity.incarnation,
             announced,
         };
-        let me = Me { hello, transport, log, known: Mutex::default(), wiped: watch::Sender::new(None), metrics };
+        let me = Me { hello, transport, log, known: Mutex::default(), excluded: watch::Sender::new(None), metrics };
         Peers(Arc::new(Shared { me: Arc::new(me), all: RwLock::default() }))
     }
 
-    /// Takes note of who is a member, and where.
+    /// Takes note of who is a member, and where. Whoever isn't any more is forgotten, unless nobody is known yet.
     pub(crate) fn update<'a>(&self, members: impl Iterator<Item = (&'a NodeId, &'a Member)>) {
+        let mut ids = BTreeSet::new();
         for (id, member) in members {
+            ids.insert(*id);
             if *id != self.0.me.hello.node {
                 self.peer(*id, member);
             }
         }
+        if !ids.is_empty() {
+            self.0.all.write().retain(|id, _| ids.contains(id));
+        }
     }
 
-    /// The name of the peer that knew this replica with another data directory, once there is one.
-    pub(crate) fn wiped(&self) -> watch::Receiver<Option<String>> {
-        self.0.me.wiped.subscribe()
+    /// Filled once a peer doesn't take this replica for a member.
+    pub(crate) fn excluded(&self) -> watch::Receiver<Option<Exclusion>> {
+        self.0.me.excluded.subscribe()
     }
 
-    /// Says hello to all, once.
+    /// Asks all how they are: that is how this replica hears that it is no member.
     pub(crate) async fn greet(&self, within: Duration) {
         // Whoever can't be reached is greeted when it is first needed.
         let _ = tokio::time::timeout(within, self.statuses()).await;
@@ -182,6 +203,31 @@ impl Peers {
         let bytes = peer.control.call(READ_INDEX, Vec::new(), start + PROPOSE_TIMEOUT).await.ok()?;
         self.0.me.metrics.peer_seconds.observe(start.elapsed().as_secs_f64());
         codec::decode::<Option<u64>>(&bytes).ok()?
+    }
+
+    /// Asks the leader for a change of members or leader.
+    pub(crate) async fn manage(&self, leader: NodeId, operation: &Operation) -> Step {
+        let Some(peer) = self.get(leader) else { return Step::Again };
+        match ask(&peer.control, MANAGE, operation, PROPOSE_TIMEOUT).await {
+            Ok(step) => step,
+            Err(PeerError::Unreachable(_) | PeerError::Refused { .. }) => Step::Again,
+            Err(PeerError::Lost(_) | PeerError::Timeout) => Step::Unclear,
+        }
+    }
+
+    /// Asks all: one of them leads.
+    pub(crate) async fn manage_anywhere(&self, operation: &Operation) -> Step {
+        let all: Vec<_> = self.0.all.read().keys().copied().collect();
+        let steps = join_all(all.into_iter().map(|id| self.manage(id, operation))).await;
+        steps.into_iter().find(|step| matches!(step, Step::Done | Step::Refused(_))).unwrap_or(Step::Again)
+    }
+
+    /// Tells a replica that it is no member any more. If it can't be reached it hears so when it asks for something.
+    pub(crate) async fn dismiss(&self, id: NodeId, member: &Member) {
+        let link = Link::new(self.0.me.clone(), id, member.clone(), false);
+        if let Err(error) = link.call(DISMISS, Vec::new(), Instant::now() + STATUS_TIMEOUT).await {
+            tracing::info!(peer = member.name, %error, "a removed replica was not told");
+        }
     }
 
     pub(crate) async fn statuses(&self) -> Vec<Result<ReplicaStatus, Unreachable>> {

@@ -39,10 +39,12 @@ impl Network {
     }
 }
 
-/// Messages to one peer.
+/// Messages to one member, wherever it is now.
 pub(crate) struct Client {
     peers: Peers,
-    peer: Arc<Peer>,
+    id: NodeId,
+    /// As it was when this was made.
+    first: Arc<Peer>,
     /// Appends go as one stream without waiting for answers; heartbeats are single and must not wait behind those.
     pipeline: bool,
 }
@@ -51,7 +53,7 @@ impl RaftNetworkFactory<TypeConfig> for Network {
     type Network = Client;
 
     async fn new_client(&mut self, target: NodeId, node: &Member) -> Client {
-        Client { peers: self.0.clone(), peer: self.0.peer(target, node), pipeline: true }
+        Client { peers: self.0.clone(), id: target, first: self.0.peer(target, node), pipeline: true }
     }
 
     async fn new_heartbeat_client(&mut self, target: NodeId, node: &Member) -> Client {
@@ -69,21 +71,23 @@ impl From<PeerError> for RPCError<TypeConfig> {
 }
 
 impl Client {
-    fn control(&self) -> &Link {
-        &self.peer.control
+    fn peer(&self) -> Arc<Peer> {
+        self.peers.get(self.id).unwrap_or_else(|| self.first.clone())
     }
 
     async fn pipeline<'s>(
         &'s self,
-        input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + 'static,
+        mut input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     ) -> Result<BoxStream<'s, Result<StreamResult, RPCError<TypeConfig>>>, RPCError<TypeConfig>> {
+        // The pause after a failure is in the stream of requests: before the first of them nothing is tried.
+        let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
         let sent = Arc::new(AtomicU64::new(0));
         let count = sent.clone();
-        let messages = input.map(move |request| {
+        let messages = stream::iter([first]).chain(input).map(move |request| {
             count.fetch_add(1, Ordering::AcqRel);
             codec::encode(&AppendCall::of(&request)).map(|message| frame(&message)).map_err(io::Error::other)
         });
-        let response = timeout(APPEND_STALL, self.peer.bulk.stream(APPEND_STREAM, messages)).await;
+        let response = timeout(APPEND_STALL, self.peer().bulk.stream(APPEND_STREAM, messages)).await;
         let response = response.unwrap_or(Err(PeerError::Timeout))?;
         let answers = stream::unfold(Some((Frames::new(response), 0)), move |state| {
             let sent = sent.clone();
@@ -121,7 +125,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
         let start = Instant::now();
-        let answer: AppendAnswer = ask(self.control(), APPEND, &AppendCall::of(&rpc), option.hard_ttl()).await?;
+        let answer: AppendAnswer = ask(&self.peer().control, APPEND, &AppendCall::of(&rpc), option.hard_ttl()).await?;
         self.peers.0.me.metrics.peer_seconds.observe(start.elapsed().as_secs_f64());
         Ok(answer.into())
     }
@@ -145,7 +149,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let answer: VoteAnswer = ask(self.control(), VOTE, &VoteCall::from(&rpc), option.hard_ttl()).await?;
+        let answer: VoteAnswer = ask(&self.peer().control, VOTE, &VoteCall::from(&rpc), option.hard_ttl()).await?;
         Ok(answer.into())
     }
 
@@ -154,7 +158,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         rpc: VoteRequest<TypeConfig>,
         option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        let answer: VoteAnswer = ask(self.control(), PRE_VOTE, &VoteCall::from(&rpc), option.hard_ttl()).await?;
+        let answer: VoteAnswer = ask(&self.peer().control, PRE_VOTE, &VoteCall::from(&rpc), option.hard_ttl()).await?;
         Ok(answer.into())
     }
 
@@ -168,12 +172,13 @@ impl RaftNetworkV2<TypeConfig> for Client {
         let Image::Out(export) = snapshot.snapshot else {
             return Err(Unreachable::from_string("a snapshot that came in is sent on").into());
         };
-        let (peer, metrics) = (&self.peer.bulk.member.name, &self.peers.0.me.metrics);
+        let (bulk, metrics) = (self.peer(), &self.peers.0.me.metrics);
+        let (bulk, peer) = (&bulk.bulk, &bulk.bulk.member.name);
         tracing::info!(peer, revision = export.revision(), "sending a snapshot");
         let start = Instant::now();
         let result = tokio::select! {
             biased;
-            sent = timeout(option.hard_ttl(), send_snapshot(&self.peer.bulk, vote, export)) => {
+            sent = timeout(option.hard_ttl(), send_snapshot(bulk, vote, export)) => {
                 sent.unwrap_or(Err(PeerError::Timeout)).map_err(|error| RPCError::from(error).into())
             }
             closed = cancel => Err(StreamingError::Closed(closed)),
@@ -197,7 +202,7 @@ impl RaftNetworkV2<TypeConfig> for Client {
         option: RPCOption,
     ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
         let call = TransferCall::from(&request);
-        let answer: TransferAnswer = ask(self.control(), TRANSFER, &call, option.hard_ttl()).await?;
+        let answer: TransferAnswer = ask(&self.peer().control, TRANSFER, &call, option.hard_ttl()).await?;
         Ok(answer.to(&request))
     }
 }

@@ -18,23 +18,26 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::message::{
-    APPEND, APPEND_STREAM, AppendAnswer, AppendCall, FRAME, Frames, HELLO, Hello, PRE_VOTE, PROPOSE, ProposeAnswer,
-    READ_INDEX, SNAPSHOT, STATE_HASH, STATUS, StreamAnswer, TRANSFER, TransferAnswer, TransferCall, VOTE, VoteAnswer,
-    VoteCall, Welcome, frame,
+    APPEND, APPEND_STREAM, AppendAnswer, AppendCall, DISMISS, FRAME, Frames, HELLO, Hello, MANAGE, PRE_VOTE, PROPOSE,
+    ProposeAnswer, READ_INDEX, SNAPSHOT, STATE_HASH, STATUS, StreamAnswer, TRANSFER, TransferAnswer, TransferCall,
+    VOTE, VoteAnswer, VoteCall, Welcome, frame,
 };
 use super::transport::{Body, full};
-use super::{Me, Peers, Refusal};
+use super::{Exclusion, Me, Peers, Refusal};
 use crate::barrier::Barrier;
 use crate::format::{VoteForm, decode_membership};
 use crate::host;
-use crate::identity::node_id;
+use crate::identity;
 use crate::machine::Image;
+use crate::membership::{Manager, Operation};
 use crate::replica::Observer;
 use crate::route::{Answer, Raft, propose_here};
-use crate::types::{Batch, SnapshotMeta, Vote, log_id};
+use crate::types::{Batch, NodeId, SnapshotMeta, Vote, log_id};
 
 /// Requests of all peers at once, beside streams of appends.
 const REQUESTS: usize = 512;
+/// How long to make sure that a caller which isn't known is no member.
+const CERTAINTY: Duration = Duration::from_millis(700);
 const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(5);
 const STATE_HASH_TIMEOUT: Duration = Duration::from_secs(2);
 
@@ -44,6 +47,7 @@ pub(crate) struct Service {
     pub(crate) store: Store,
     pub(crate) barrier: Barrier,
     pub(crate) observer: Observer,
+    pub(crate) manager: Manager,
     pub(crate) low_on_space: Arc<AtomicBool>,
     me: Arc<Me>,
     requests: Semaphore,
@@ -58,17 +62,19 @@ impl Service {
         store: Store,
         barrier: Barrier,
         observer: Observer,
+        manager: Manager,
         low_on_space: Arc<AtomicBool>,
     ) -> Service {
         let (requests, snapshots) = (Semaphore::new(REQUESTS), Semaphore::new(1));
-        Service { raft, store, barrier, observer, low_on_space, me: peers.0.me.clone(), requests, snapshots }
+        let me = peers.0.me.clone();
+        Service { raft, store, barrier, observer, manager, low_on_space, me, requests, snapshots }
     }
 }
 
-/// Who is at the other end, by its certificate; and whether it has said hello.
+/// Who is at the other end, by its certificate; and by its hello, once it has said that.
 pub(crate) struct Caller {
     name: String,
-    greeted: OnceLock<()>,
+    greeted: OnceLock<NodeId>,
 }
 
 impl Caller {
@@ -101,8 +107,16 @@ impl Service {
     }
 
     async fn route(self: &Arc<Service>, caller: &Caller, path: &str, body: Body) -> Result<Body, Rejected> {
-        if path != HELLO && caller.greeted.get().is_none() {
-            return Err(Rejected(StatusCode::FORBIDDEN, "hello comes first".into()));
+        match caller.greeted.get() {
+            None if path != HELLO => return Err(Rejected(StatusCode::FORBIDDEN, "hello comes first".into())),
+            // What a leader sends is judged by its vote.
+            Some(node)
+                if matches!(path, VOTE | PRE_VOTE | PROPOSE | READ_INDEX | STATUS | MANAGE)
+                    && self.is_removed(*node).await =>
+            {
+                return Err(Rejected(StatusCode::GONE, "the caller is no member any more".into()));
+            }
+            _ => {}
         }
         if path == APPEND_STREAM {
             return Ok(self.clone().append_stream(body));
@@ -137,25 +151,47 @@ impl Service {
             READ_INDEX => encoded(&self.read_index().await),
             STATE_HASH => encoded(&self.state_hash(decoded(&bytes)?).await),
             STATUS => encoded(&self.observer.status()),
+            MANAGE => encoded(&self.manager.here(&decoded::<Operation>(&bytes)?).await),
+            DISMISS => {
+                self.me.exclude(Exclusion::Removed(caller.name.clone()));
+                encoded(&())
+            }
             _ => Err(Rejected(StatusCode::NOT_FOUND, "this replica knows of no such request".into())),
         }
     }
 
     async fn hello(&self, caller: &Caller, hello: Hello) -> Result<Welcome, Rejected> {
-        if hello.name != caller.name || hello.node != node_id(&hello.name) {
+        if hello.name != caller.name || !identity::fits(&hello.name, hello.incarnation, hello.node) {
             let text = format!("the certificate is for {}, and {} says hello", caller.name, hello.name);
             return Err(Rejected(StatusCode::FORBIDDEN, text));
+        }
+        if hello.cluster == self.me.hello.cluster && self.is_removed(hello.node).await {
+            return Ok(Welcome::Removed);
         }
         match self.me.admit(&hello).await {
             Ok(()) => {
                 // A second hello changes nothing.
-                let _ = caller.greeted.set(());
+                let _ = caller.greeted.set(hello.node);
                 Ok(Welcome::Hello(self.me.hello.clone()))
             }
             Err(Refusal::Stranger) => Ok(Welcome::Stranger),
             Err(Refusal::Wiped) => Ok(Welcome::Wiped),
             Err(refusal) => Err(stopped(refusal)),
         }
+    }
+
+    /// Whether a replica is certainly no member any more. One that this replica hasn't heard of may be new.
+    async fn is_removed(&self, node: NodeId) -> bool {
+        let known = {
+            let metrics = self.raft.metrics();
+            let metrics = metrics.borrow_watched();
+            metrics.membership_config.log_id().is_none() || metrics.membership_config.get_node(&node).is_some()
+        };
+        if known || self.barrier.wait(Instant::now() + CERTAINTY).await.is_err() {
+            return false;
+        }
+        let applied = decode_membership(&self.store.membership());
+        applied.is_ok_and(|membership| membership.log_id().is_some() && membership.get_node(&node).is_none())
     }
 
     fn append_stream(self: Arc<Service>, body: Body) -> Body {

@@ -4,13 +4,16 @@
 
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki_raft::{
-    Config, Limits, MEMBER_DNS_NAME, MEMBER_ORGANIZATION, PeerTls, Replica, StartError, member_common_name,
+    Config, Limits, MEMBER_DNS_NAME, MEMBER_ORGANIZATION, ManageError, Operation, PeerTls, Replica, StartError,
+    member_common_name,
 };
-use kontiki_storage::{Condition, Options, Store, Transaction, Write};
+use kontiki_storage::{Condition, Options, Outcome, Store, Transaction, Write};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
@@ -133,8 +136,11 @@ pub struct Cluster {
 
 impl Cluster {
     pub async fn start(limits: Limits) -> Cluster {
+        Cluster::found(&["n1", "n2", "n3"], limits).await
+    }
+
+    pub async fn found(names: &[&str], limits: Limits) -> Cluster {
         let (dir, ca) = (tempfile::tempdir().unwrap(), Ca::new());
-        let names = ["n1", "n2", "n3"];
         let sockets: Vec<_> = names.iter().map(|_| TcpListener::bind("127.0.0.1:0").unwrap()).collect();
         let addresses: Vec<_> = sockets.iter().map(|socket| socket.local_addr().unwrap()).collect();
         drop(sockets);
@@ -157,6 +163,49 @@ impl Cluster {
         let starting: Vec<_> = cluster.nodes.iter_mut().map(|node| node.start()).collect();
         futures_util::future::join_all(starting).await;
         cluster
+    }
+
+    /// A further replica, as a learner that runs.
+    pub async fn join(&mut self, name: &str) -> Result<usize, ManageError> {
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let member = self.nodes[self.leader().await].replica();
+        let incarnation = rand::random();
+        let operation = Operation::Add { name: name.into(), address: address.to_string(), incarnation };
+        member.manage(operation, soon()).await?;
+        let mut node = Node {
+            config: Config {
+                peer_listen: Some(address),
+                peer_address: address.to_string(),
+                invitation: Some(member.invite(incarnation)),
+                tls: Some(self.ca.member(name)),
+                limits: self.nodes[0].config.limits,
+                ..Config::new(name, self.dir.path().join(format!("{name}-{incarnation}")))
+            },
+            runtime: None,
+            replica: None,
+        };
+        node.start().await;
+        self.nodes.push(node);
+        Ok(self.nodes.len() - 1)
+    }
+
+    /// A further replica, as a voter.
+    pub async fn grow(&mut self, name: &str) -> usize {
+        let node = self.join(name).await.unwrap();
+        self.nodes[node].replica().read_barrier(soon()).await.unwrap();
+        self.nodes[node].replica().manage(Operation::Promote { name: name.into() }, soon()).await.unwrap();
+        node
+    }
+
+    pub async fn remove(&self, through: usize, name: &str) -> Result<(), ManageError> {
+        self.nodes[through].replica().manage(Operation::Remove { name: name.into() }, soon()).await
+    }
+
+    /// Of all members, as one of them that is up to date sees them.
+    pub async fn roles(&self, through: usize) -> Vec<(String, bool)> {
+        let replica = self.nodes[through].replica();
+        replica.read_barrier(soon()).await.unwrap();
+        replica.members().into_iter().map(|info| (info.member.name, info.voter)).collect()
     }
 
     pub fn path(&self, node: usize) -> PathBuf {
@@ -211,6 +260,33 @@ pub fn copy_dir(from: &Path, to: &Path) {
             false => drop(std::fs::copy(entry.path(), to.join(entry.file_name())).unwrap()),
         }
     }
+}
+
+/// Writers create keys through the replicas given, until told to stop. Returns the keys acknowledged and the longest time
+/// between two acknowledgements.
+pub async fn write_until(stop: Arc<AtomicBool>, replicas: Vec<Replica>) -> (Vec<String>, Duration) {
+    let writers = (0..2).map(|writer| {
+        let (stop, replica) = (stop.clone(), replicas[writer % replicas.len()].clone());
+        tokio::spawn(async move {
+            let mut keys = Vec::new();
+            while !stop.load(Ordering::Relaxed) {
+                let key = format!("a/{writer}-{}", keys.len());
+                // A retry that was applied twice would find the key there.
+                match replica.propose(create(&key, "x"), soon()).await {
+                    Ok(Outcome::Committed { .. }) => keys.push((key, Instant::now())),
+                    other => panic!("{key}: {other:?}"),
+                }
+            }
+            keys
+        })
+    });
+    let mut all = Vec::new();
+    for writer in writers.collect::<Vec<_>>() {
+        all.extend(writer.await.unwrap());
+    }
+    all.sort_by_key(|(_, at)| *at);
+    let gap = all.windows(2).map(|pair| pair[1].1 - pair[0].1).max().unwrap_or_default();
+    (all.into_iter().map(|(key, _)| key).collect(), gap)
 }
 
 /// The value of a replica's counter or gauge.

@@ -1,0 +1,165 @@
+//! What is on the disk: a new cluster from a snapshot file, and damage that is found before anything is served.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+mod common;
+
+use std::path::{Path, PathBuf};
+
+use common::{copy_dir, open_store, put, soon};
+use kontiki_raft::{Config, Replica, Restore, RestoreError, StartError, restore, verify};
+use kontiki_storage::Outcome;
+
+async fn run(dir: &Path) -> Replica {
+    for _ in 0..100 {
+        match Replica::start(Config::new("n1", dir)).await {
+            Ok(replica) => return replica,
+            Err(StartError::Database { .. } | StartError::Store(kontiki_storage::OpenError::Database { .. })) => {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    panic!("the directory is still in use");
+}
+
+/// A replica that wrote some keys, flushed some of them, and was stopped.
+async fn filled(dir: &Path) -> Replica {
+    let replica = run(dir).await;
+    for n in 0..300 {
+        replica.propose(put(&format!("a/{}", n % 50), &format!("{n} {}", "x".repeat(2000))), soon()).await.unwrap();
+    }
+    replica
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_snapshot_begins_a_new_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new, file) = (dir.path().join("old"), dir.path().join("new"), dir.path().join("file"));
+    let replica = filled(&old).await;
+    let mut archive = replica.archive(1, "test");
+    replica.propose(put("a/0", "after the snapshot"), soon()).await.unwrap();
+    let bytes = std::iter::from_fn(|| archive.next_piece().unwrap()).collect::<Vec<_>>().concat();
+    replica.shutdown().await;
+    drop(replica);
+
+    let what = Restore { file: &file, data_dir: &new, name: "n1", peer_address: "", bump_revision: 1000 };
+    std::fs::write(&file, &bytes[..bytes.len() - 1]).unwrap();
+    assert!(matches!(restore(&what), Err(RestoreError::Archive { .. })));
+    assert!(!new.exists());
+    std::fs::write(&file, &bytes).unwrap();
+    let restored = restore(&what).unwrap();
+    assert_eq!((restored.snapshot.revision, restored.revision), (300, 1300));
+    assert_ne!(restored.cluster, restored.snapshot.cluster);
+    assert!(matches!(restore(&what), Err(RestoreError::Exists { .. })));
+    let verified = verify(&new).unwrap();
+    assert!(verified.is_sound() && !verified.state_is_ahead, "{verified:?}");
+
+    for round in 0..2 {
+        let replica = run(&new).await;
+        let view = replica.read_barrier(soon()).await.unwrap();
+        assert_eq!((view.revision(), view.count("a/")), (1300 + round, 50));
+        assert!(view.get("a/0").unwrap().value.starts_with(b"250 "));
+        assert!(replica.store().subscribe("a", 1299).is_err());
+        let done = replica.propose(put("b/1", "x"), soon()).await.unwrap();
+        assert_eq!(done, Outcome::Committed { revision: 1301 + round });
+        replica.shutdown().await;
+        drop(replica);
+    }
+}
+
+/// The files in which RocksDB keeps rows.
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        match path.extension().and_then(|extension| extension.to_str()) {
+            _ if path.is_dir() => files.extend(self::files(&path)),
+            Some("sst" | "log") => files.push(path),
+            _ => {}
+        }
+    }
+    files
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_flipped_byte_is_found_and_nothing_of_it_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let sound = dir.path().join("sound");
+    let replica = filled(&sound).await;
+    let hash = replica.store().state_hash();
+    replica.shutdown().await;
+    drop(replica);
+    drop(open_store(&sound.join("state")).await);
+    assert!(verify(&sound).unwrap().is_sound());
+    let (mut tried, mut found) = (0, 0);
+    for file in files(&sound) {
+        let name = file.strip_prefix(&sound).unwrap().to_owned();
+        let size = std::fs::metadata(&file).unwrap().len() as usize;
+        for part in 0..6 {
+            let at = size * (2 * part + 1) / 12;
+            if size == 0 {
+                continue;
+            }
+            let copy = dir.path().join("copy");
+            copy_dir(&sound, &copy);
+            let mut bytes = std::fs::read(&file).unwrap();
+            bytes[at] ^= 0x10;
+            std::fs::write(copy.join(&name), bytes).unwrap();
+            tried += 1;
+            let verified = verify(&copy).unwrap();
+            match Replica::start(Config::new("n1", &copy)).await {
+                Ok(replica) => {
+                    // A byte that means nothing to anybody: what is served is what was written.
+                    replica.read_barrier(soon()).await.unwrap();
+                    assert_eq!(replica.store().state_hash(), hash, "{} at {at} of {size}", name.display());
+                    replica.shutdown().await;
+                }
+                Err(error) => {
+                    found += 1;
+                    assert!(!verified.is_sound(), "{} at {at} of {size}: {error}", name.display());
+                    let text = error.to_string();
+                    assert!(text.contains("is damaged"), "{text}");
+                }
+            }
+            std::fs::remove_dir_all(&copy).unwrap();
+        }
+    }
+    eprintln!("{found} of {tried} were found");
+    assert!(found * 4 > tried * 3, "only {found} of {tried} were found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_that_lost_its_end_or_its_beginning_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let sound = dir.path().join("sound");
+    let replica = filled(&sound).await;
+    replica.shutdown().await;
+    drop(replica);
+    drop(open_store(&sound.join("state")).await);
+    let edit = |copy: &Path, edit: &dyn Fn(&rocksdb::DB)| {
+        copy_dir(&sound, copy);
+        edit(&rocksdb::DB::open(&rocksdb::Options::default(), copy.join("log")).unwrap());
+        verify(copy).unwrap().defects.join("; ")
+    };
+    let key = |index: u64| [&b"e"[..], &index.to_be_bytes()].concat();
+    let hole = edit(&dir.path().join("hole"), &|db| db.delete(key(20)).unwrap());
+    assert!(hole.contains("log entry 20 is damaged: it is missing"), "{hole}");
+    let moved = edit(&dir.path().join("moved"), &|db| {
+        let row = db.get(key(20)).unwrap().unwrap();
+        db.put(key(21), row).unwrap();
+    });
+    assert!(moved.contains("log entry 21 is damaged: the checksum"), "{moved}");
+    let vote = edit(&dir.path().join("vote"), &|db| {
+        let mut row = db.get(b"m/vote").unwrap().unwrap();
+        row.pop();
+        db.put(b"m/vote", row).unwrap();
+    });
+    assert!(vote.contains("the vote is damaged"), "{vote}");
+    for name in ["hole", "moved", "vote"] {
+        let error = Replica::start(Config::new("n1", dir.path().join(name))).await.err().unwrap();
+        assert!(matches!(error, StartError::Corrupt { .. }), "{error}");
+    }
+    let none = verify(dir.path()).unwrap_err().to_string();
+    assert!(none.contains("no data directory"), "{none}");
+}
