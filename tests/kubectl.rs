@@ -1,101 +1,139 @@
-//! kubectl against one replica and against three: what people type all day.
+//! kubectl against one replica and against three: what people type all day. The steps are in `kubectl/*.steps`:
+//!
+//!     $ a command that succeeds, ! one that fails, ~ one that is repeated until it prints what it should
+//!       a text that it prints
+//!     - a text that it doesn't print
+//!
+//! Arguments are quoted as in a shell, and EDITOR='…' may stand before them.
 
 mod common;
 
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
 use common::Cluster;
 
-const DEPLOYMENT: &str = r#"
-apiVersion: apps/v1
-kind: Deployment
-metadata:
-  name: web
-  labels: {app: web}
-spec:
-  replicas: 2
-  selector: {matchLabels: {app: web}}
-  template:
-    metadata: {labels: {app: web}}
-    spec:
-      containers:
-      - name: web
-        image: registry.example/web:1
-        ports: [{containerPort: 80}]
----
-apiVersion: v1
-kind: Service
-metadata:
-  name: web
-spec:
-  type: NodePort
-  selector: {app: web}
-  ports: [{port: 80}]
-"#;
+const STEPS: &[(&str, &str)] = &[
+    ("everyday", include_str!("kubectl/everyday.steps")),
+    ("nodes", include_str!("kubectl/nodes.steps")),
+    ("deleting", include_str!("kubectl/deleting.steps")),
+];
 
-fn everyday(cluster: &Cluster) {
-    let k = |args: &[&str]| cluster.kubectl(args);
-    assert!(k(&["version"]).contains("Server Version: v1.36"));
-    assert!(k(&["cluster-info"]).contains("is running at"));
-    let resources = k(&["api-resources", "--no-headers"]);
-    assert_eq!(resources.lines().count(), 67, "{resources}");
-    assert!(k(&["api-versions"]).lines().any(|line| line == "apps/v1"));
-    for namespace in ["default", "kube-system", "kube-public", "kube-node-lease"] {
-        assert!(k(&["get", "namespaces", "-o", "name"]).contains(&format!("namespace/{namespace}\n")));
-    }
-    // Made by the leader once it serves.
-    let mut address = String::new();
-    for _ in 0..100 {
-        let output = cluster.kubectl_output(&["get", "service", "kubernetes", "-o", "jsonpath={.spec.clusterIP}"]);
-        address = String::from_utf8_lossy(&output.stdout).into_owned();
-        if output.status.success() {
-            break;
+/// How long something may take that happens by itself.
+const SOON: Duration = Duration::from_secs(20);
+
+struct Step<'a> {
+    line: usize,
+    how: &'a str,
+    command: &'a str,
+    printed: Vec<&'a str>,
+    not_printed: Vec<&'a str>,
+}
+
+fn steps(text: &str) -> Vec<Step<'_>> {
+    let mut steps: Vec<Step> = Vec::new();
+    for (index, text) in text.lines().enumerate() {
+        let line = index + 1;
+        match (text.split_at_checked(2), steps.last_mut()) {
+            (None | Some(("# ", _)), _) => {}
+            (Some((how @ ("$ " | "! " | "~ "), command)), _) => {
+                steps.push(Step { line, how, command, printed: Vec::new(), not_printed: Vec::new() });
+            }
+            (Some(("  ", printed)), Some(step)) => step.printed.push(printed),
+            (Some(("- ", not_printed)), Some(step)) => step.not_printed.push(not_printed),
+            _ => panic!("line {line} is no step: {text}"),
         }
     }
-    assert!(address.starts_with("10.0.0."), "{address}");
+    steps
+}
 
-    let manifest = cluster.file("web.yaml", DEPLOYMENT);
-    let manifest = manifest.to_str().expect("a path");
-    k(&["create", "namespace", "test"]);
-    assert_eq!(k(&["apply", "-n", "test", "-f", manifest]), "deployment.apps/web created\nservice/web created\n");
-    assert_eq!(k(&["apply", "-n", "test", "-f", manifest]), "deployment.apps/web unchanged\nservice/web unchanged\n");
-    assert!(cluster.kubectl_fails(&["create", "-n", "test", "-f", manifest]).contains("AlreadyExists"));
-    let wide = k(&["get", "deployment", "web", "-n", "test", "-o", "wide"]);
-    assert!(wide.contains("UP-TO-DATE") && wide.contains("registry.example/web:1"), "{wide}");
-    assert!(k(&["get", "deployment", "web", "-n", "test", "-o", "yaml"]).contains("progressDeadlineSeconds: 600"));
-    let columns = "custom-columns=N:.metadata.name,R:.spec.replicas";
-    assert!(k(&["get", "deployments", "-n", "test", "-o", columns]).contains("web   2"));
-    assert!(k(&["describe", "deployment", "web", "-n", "test"]).contains("RollingUpdateStrategy:"));
-    k(&["label", "deployment", "web", "-n", "test", "tier=front"]);
-    assert_eq!(k(&["get", "deployments", "-n", "test", "-l", "tier=front", "-o", "name"]), "deployment.apps/web\n");
-    k(&["annotate", "deployment", "web", "-n", "test", "note=x"]);
-    for (kind, patch) in [
-        ("json", r#"[{"op": "replace", "path": "/spec/replicas", "value": 3}]"#),
-        ("merge", r#"{"spec": {"replicas": 4}}"#),
-        (
-            "strategic",
-            r#"{"spec": {"template": {"spec": {"containers": [{"name": "web", "image": "registry.example/web:2"}]}}}}"#,
-        ),
-    ] {
-        k(&["patch", "deployment", "web", "-n", "test", "--type", kind, "-p", patch]);
+/// The words of a command line, unquoted.
+fn words(command: &str) -> Vec<String> {
+    let mut words = Vec::new();
+    let mut word: Option<String> = None;
+    let mut quote = None;
+    for c in command.chars() {
+        match quote {
+            Some(q) if c == q => quote = None,
+            None if c == '\'' || c == '"' => {
+                quote = Some(c);
+                word.get_or_insert_default();
+            }
+            None if c == ' ' => words.extend(word.take()),
+            _ => word.get_or_insert_default().push(c),
+        }
     }
-    k(&["scale", "deployment", "web", "-n", "test", "--replicas", "5"]);
-    k(&["set", "image", "deployment/web", "-n", "test", "web=registry.example/web:3"]);
-    let shown = "jsonpath={.spec.replicas} {.spec.template.spec.containers[*].image} {.spec.template.spec.containers[*].ports[0].containerPort}";
-    assert_eq!(k(&["get", "deployment", "web", "-n", "test", "-o", shown]), "5 registry.example/web:3 80");
-    k(&["rollout", "history", "deployment/web", "-n", "test"]);
-    assert!(k(&["rollout", "status", "deployment/web", "-n", "test", "--watch=false"]).contains("Waiting"));
-    assert!(k(&["explain", "deployment.spec.strategy"]).contains("DESCRIPTION"));
-    k(&["get", "events", "-n", "test"]);
-    let wrong =
-        cluster.file("wrong.yaml", &DEPLOYMENT.replace("replicas: 2", "replicsa: 2").replace("web\n", "web2\n"));
-    let wrong = wrong.to_str().expect("a path");
-    assert!(cluster.kubectl_fails(&["apply", "-n", "test", "-f", wrong]).contains("replicsa"));
+    words.extend(word);
+    words
+}
 
-    k(&["create", "configmap", "c", "-n", "test", "--from-literal=a=b"]);
-    k(&["delete", "configmap", "c", "-n", "test"]);
-    k(&["wait", "--for=delete", "configmap/c", "-n", "test", "--timeout=5s"]);
-    k(&["delete", "deployment", "web", "-n", "test", "--cascade=orphan", "--wait=false"]);
-    k(&["delete", "service", "web", "-n", "test"]);
-    assert!(cluster.kubectl_fails(&["get", "service", "web", "-n", "test"]).contains("NotFound"));
+fn kubectl(cluster: &Cluster, words: &[String]) -> Command {
+    let (editor, arguments) = match words.split_first() {
+        Some((first, rest)) if first.starts_with("EDITOR=") => (&first["EDITOR=".len()..], rest),
+        _ => ("false", words),
+    };
+    let mut command = cluster.kubectl_command();
+    command.args(arguments).env("EDITOR", editor);
+    command.current_dir(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/kubectl"));
+    command
+}
+
+/// Takes a step, and says what is wrong with what it did.
+fn take(cluster: &Cluster, step: &Step) -> Result<(), String> {
+    let output = kubectl(cluster, &words(step.command)).output().expect("kubectl");
+    let text = String::from_utf8_lossy(&output.stdout) + String::from_utf8_lossy(&output.stderr);
+    let failed = !output.status.success();
+    let missing = step.printed.iter().find(|printed| !text.contains(**printed));
+    let unwanted = step.not_printed.iter().find(|printed| text.contains(**printed));
+    let fault = match (failed, missing, unwanted) {
+        _ if failed != (step.how == "! ") => output.status.to_string(),
+        (_, Some(missing), _) => format!("lacks {missing:?}"),
+        (_, _, Some(unwanted)) => format!("has {unwanted:?}"),
+        _ => return Ok(()),
+    };
+    Err(format!("kubectl {}: {fault}\n{text}", step.command))
+}
+
+fn everyday(cluster: &Cluster) {
+    let mut faults = Vec::new();
+    for (name, text) in STEPS {
+        for step in steps(text) {
+            let begun = Instant::now();
+            let fault = loop {
+                match take(cluster, &step) {
+                    Err(_) if step.how == "~ " && begun.elapsed() < SOON => {}
+                    ended => break ended.err(),
+                }
+            };
+            faults.extend(fault.map(|fault| format!("{name}.steps, line {}: {fault}", step.line)));
+        }
+    }
+    assert!(faults.is_empty(), "{}", faults.join("\n"));
+    watched(cluster);
+}
+
+/// `get -w` prints what happens after it started, through whichever replica.
+fn watched(cluster: &Cluster) {
+    let words = words("get configmaps -n default -l watched -w --output-watch-events --no-headers");
+    let mut watch = kubectl(cluster, &words).stdout(Stdio::piped()).spawn().expect("kubectl");
+    let mut lines = BufReader::new(watch.stdout.take().expect("its output")).lines();
+    for (command, event) in [
+        ("create configmap watched -n default", None),
+        ("label configmap watched -n default watched=yes", Some("ADDED")),
+        ("annotate configmap watched -n default note=x", Some("MODIFIED")),
+        ("label configmap watched -n default watched-", Some("DELETED")),
+        ("delete configmap watched -n default", None),
+    ] {
+        cluster.kubectl(&self::words(command).iter().map(String::as_str).collect::<Vec<_>>());
+        if let Some(event) = event {
+            let line = lines.next().expect("the watch ended").expect("text");
+            assert!(line.starts_with(event) && line.contains("watched"), "{command}: {line}");
+        }
+    }
+    let _ = watch.kill();
+    let _ = watch.wait();
 }
 
 #[test]

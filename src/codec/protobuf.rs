@@ -377,7 +377,7 @@ fn write_tag(out: &mut Vec<u8>, number: u32, wire_type: u8) {
     write_varint(out, u64::from(number) << 3 | u64::from(wire_type));
 }
 
-fn write_number(out: &mut Vec<u8>, number: u32, value: i64) {
+pub fn write_number(out: &mut Vec<u8>, number: u32, value: i64) {
     write_tag(out, number, VARINT);
     write_varint(out, value as u64);
 }
@@ -388,7 +388,7 @@ pub fn write_bytes(out: &mut Vec<u8>, number: u32, bytes: &[u8]) {
     out.extend_from_slice(bytes);
 }
 
-fn write_nested(out: &mut Vec<u8>, number: u32, write: impl FnOnce(&mut Vec<u8>)) {
+pub fn write_nested(out: &mut Vec<u8>, number: u32, write: impl FnOnce(&mut Vec<u8>)) {
     let mut inner = Vec::new();
     write(&mut inner);
     write_bytes(out, number, &inner);

@@ -8,6 +8,7 @@ mod components;
 pub(crate) mod descriptions;
 mod parameters;
 mod paths;
+mod proto;
 mod v2;
 
 use std::collections::BTreeMap;
@@ -35,11 +36,11 @@ pub struct Document {
 }
 
 impl Document {
-    fn new(json: &[u8]) -> Document {
+    fn new(bytes: &[u8]) -> Document {
         let mut encoder = GzEncoder::new(Vec::new(), Compression::default());
         // Writing into memory can't fail.
-        let _ = encoder.write_all(json);
-        Document { gzip: encoder.finish().unwrap_or_default().into(), hash: format!("{:X}", Sha512::digest(json)) }
+        let _ = encoder.write_all(bytes);
+        Document { gzip: encoder.finish().unwrap_or_default().into(), hash: format!("{:X}", Sha512::digest(bytes)) }
     }
 
     pub fn etag(&self) -> String {
@@ -47,7 +48,7 @@ impl Document {
     }
 
     /// For clients that take no gzip.
-    pub fn json(&self) -> Vec<u8> {
+    pub fn plain(&self) -> Vec<u8> {
         let mut out = Vec::new();
         let _ = GzDecoder::new(&*self.gzip).read_to_end(&mut out);
         out
@@ -60,11 +61,12 @@ pub struct OpenApi {
     registry: Arc<Registry>,
     v3: OnceLock<BTreeMap<String, Document>>,
     v2: OnceLock<Document>,
+    v2_protobuf: OnceLock<Document>,
 }
 
 impl OpenApi {
     pub fn new(registry: Arc<Registry>) -> OpenApi {
-        OpenApi { registry, v3: OnceLock::new(), v2: OnceLock::new() }
+        OpenApi { registry, v3: OnceLock::new(), v2: OnceLock::new(), v2_protobuf: OnceLock::new() }
     }
 
     /// `/openapi/v3`: where the documents are.
@@ -80,13 +82,20 @@ impl OpenApi {
         self.documents().get(path)
     }
 
-    /// `/openapi/v2`.
+    /// `/openapi/v2` in JSON.
     pub fn v2(&self) -> &Document {
-        self.v2.get_or_init(|| {
-            let mut all = v2::Collector::default();
-            each_document(&self.registry, |_, document| all.add(document));
-            Document::new(&all.finish())
-        })
+        self.v2.get_or_init(|| Document::new(&self.collected().json()))
+    }
+
+    /// `/openapi/v2` in protobuf.
+    pub fn v2_protobuf(&self) -> &Document {
+        self.v2_protobuf.get_or_init(|| Document::new(&self.collected().protobuf()))
+    }
+
+    fn collected(&self) -> v2::Collector {
+        let mut all = v2::Collector::default();
+        each_document(&self.registry, |_, document| all.add(document));
+        all
     }
 
     fn documents(&self) -> &BTreeMap<String, Document> {

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 
 use serde_json::{Map, Value, json};
 
+use super::proto;
+
 /// Gathers paths and definitions as text: as values, all of them together would take much more memory.
 #[derive(Default)]
 pub(super) struct Collector {
@@ -26,19 +28,12 @@ impl Collector {
         }
     }
 
-    pub(super) fn finish(self) -> Vec<u8> {
-        let head = json!({
-            "info": {"title": "Kubernetes", "version": "1.36"},
-            "security": [{"BearerToken": []}],
-            "securityDefinitions": {"BearerToken": {
-                "description": "Bearer Token authentication",
-                "in": "header",
-                "name": "authorization",
-                "type": "apiKey",
-            }},
-            "swagger": "2.0",
-        });
-        let mut out = head.to_string().into_bytes();
+    pub(super) fn protobuf(self) -> Vec<u8> {
+        proto::document(&head(), &self.paths, &self.definitions)
+    }
+
+    pub(super) fn json(self) -> Vec<u8> {
+        let mut out = head().to_string().into_bytes();
         out.pop();
         for (name, members) in [("paths", self.paths), ("definitions", self.definitions)] {
             out.extend_from_slice(format!(",\"{name}\":{{").as_bytes());
@@ -55,6 +50,20 @@ impl Collector {
         out.push(b'}');
         out
     }
+}
+
+fn head() -> Value {
+    json!({
+        "info": {"title": "Kubernetes", "version": "1.36"},
+        "security": [{"BearerToken": []}],
+        "securityDefinitions": {"BearerToken": {
+            "description": "Bearer Token authentication",
+            "in": "header",
+            "name": "authorization",
+            "type": "apiKey",
+        }},
+        "swagger": "2.0",
+    })
 }
 
 fn take_map(value: Option<&mut Value>) -> Map<String, Value> {

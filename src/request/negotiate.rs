@@ -103,6 +103,18 @@ impl Accept {
     }
 }
 
+/// The first of the offered media types that the client takes, for endpoints that serve none of Kubernetes' own.
+pub fn first_of<T: Copy>(header: Option<&str>, offered: &[(&str, T)]) -> Option<T> {
+    let header = header.filter(|header| !header.is_empty()).unwrap_or("*/*");
+    let takes = |wanted: &str, offered: &str| match (wanted.split_once('/'), offered.split_once('/')) {
+        (Some((kind, "*")), Some((offered, _))) => kind == "*" || kind == offered,
+        _ => wanted == offered,
+    };
+    clauses(header)
+        .iter()
+        .find_map(|clause| offered.iter().find(|(offered, _)| takes(clause.media, offered)).map(|(_, what)| *what))
+}
+
 /// The error where a media type is known but not with these parameters.
 pub fn unsupported() -> ApiError {
     let served: Vec<&str> = SERVED.iter().map(|(name, _)| *name).collect();
@@ -159,6 +171,13 @@ mod tests {
 
     fn accept(header: &str) -> Result<Accept, String> {
         Accept::negotiate(Some(header), Offer::Object).map_err(|e| e.message)
+    }
+
+    #[test]
+    fn documents_come_in_the_media_type_that_is_wanted_most() {
+        let first = |header| first_of(header, &[("application/json", 1), ("application/proto", 2)]);
+        assert_eq!((first(None), first(Some("*/*")), first(Some("application/*"))), (Some(1), Some(1), Some(1)));
+        assert_eq!((first(Some("application/proto, */*;q=0.1")), first(Some("text/html"))), (Some(2), None));
     }
 
     #[test]

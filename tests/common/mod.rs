@@ -4,7 +4,7 @@
 
 use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, Command, Stdio};
 
 pub struct Cluster {
     chaos: Child,
@@ -51,20 +51,15 @@ impl Cluster {
         path
     }
 
-    pub fn kubectl_output(&self, args: &[&str]) -> Output {
-        let kubectl = std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into());
-        Command::new(kubectl)
-            .args(args)
-            .env("KUBECONFIG", &self.kubeconfig)
-            .env("HOME", self.dir.path())
-            .stdin(Stdio::null())
-            .output()
-            .expect("kubectl")
+    pub fn kubectl_command(&self) -> Command {
+        let mut command = Command::new(std::env::var("KUBECTL").unwrap_or_else(|_| "kubectl".into()));
+        command.env("KUBECONFIG", &self.kubeconfig).env("HOME", self.dir.path()).stdin(Stdio::null());
+        command
     }
 
     /// What kubectl prints; the test fails when kubectl does.
     pub fn kubectl(&self, args: &[&str]) -> String {
-        let output = self.kubectl_output(args);
+        let output = self.kubectl_command().args(args).output().expect("kubectl");
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(
             output.status.success(),
@@ -73,13 +68,6 @@ impl Cluster {
             String::from_utf8_lossy(&output.stderr)
         );
         text
-    }
-
-    /// What kubectl complains of; the test fails when it doesn't.
-    pub fn kubectl_fails(&self, args: &[&str]) -> String {
-        let output = self.kubectl_output(args);
-        assert!(!output.status.success(), "kubectl {} should have failed", args.join(" "));
-        String::from_utf8_lossy(&output.stderr).into_owned()
     }
 }
 
