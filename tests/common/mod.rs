@@ -3,7 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part of this module")]
 
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
 pub struct Cluster {
@@ -11,12 +11,13 @@ pub struct Cluster {
     pub kubeconfig: PathBuf,
     /// The balancer.
     pub server: String,
-    dir: tempfile::TempDir,
+    pub dir: tempfile::TempDir,
 }
 
 /// A program of this workspace, built beside the server.
 pub fn program(name: &str) -> PathBuf {
-    let path = Path::new(env!("CARGO_BIN_EXE_kontiki")).with_file_name(name);
+    let test = std::env::current_exe().expect("a path");
+    let path = test.ancestors().nth(2).expect("PROFILE/deps/TEST").join(name);
     assert!(path.exists(), "{} is missing: build the workspace first (tests/run does)", path.display());
     path
 }
