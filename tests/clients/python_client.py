@@ -73,7 +73,6 @@ while True:
         break
 assert names == [f"c{index}" for index in range(7)], names
 refused(400, "BadRequest", core.list_namespaced_config_map, space, limit=3, _continue="wrong")
-refused(410, "Expired", core.list_namespaced_config_map, space, resource_version="1", resource_version_match="Exact")
 
 # A watch, from the list on.
 start = core.list_namespaced_config_map(space).metadata.resource_version

@@ -87,7 +87,8 @@ async fn typed(client: Client) {
     let image = |object: &Deployment| {
         object.spec.as_ref().unwrap().template.spec.as_ref().unwrap().containers[0].image.clone().unwrap()
     };
-    let containers = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "registry.example/c:2"}]}}}});
+    let containers =
+        json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "registry.example/c:2"}]}}}});
     let patched = deployments.patch("web", &PatchParams::default(), &Patch::Strategic(containers)).await.unwrap();
     assert_eq!(image(&patched), "registry.example/c:2");
     let labels = json!({"metadata": {"labels": {"x": "y"}}});
@@ -261,7 +262,8 @@ async fn leased(client: Client) {
             let leases = leases.clone();
             async move { leases.replace("leader", &PostParams::default(), &mine).await }
         });
-        let (won, lost): (Vec<_>, Vec<_>) = futures_util::future::join_all(taken).await.into_iter().partition(Result::is_ok);
+        let (won, lost): (Vec<_>, Vec<_>) =
+            futures_util::future::join_all(taken).await.into_iter().partition(Result::is_ok);
         assert_eq!((won.len(), lost.len()), (1, takers.len() - 1));
         assert!(lost.into_iter().all(|result| code(result) == 409));
         let holder = leases.get("leader").await.unwrap().spec.unwrap().holder_identity;
