@@ -15,6 +15,7 @@ use crate::server::Settings;
 pub struct Config {
     pub name: String,
     pub data_dir: PathBuf,
+    pub storage_memory_budget: usize,
     pub cluster: Cluster,
     pub pki_dir: Option<PathBuf>,
     pub listen: SocketAddr,
@@ -117,6 +118,7 @@ impl Config {
             },
             name: flags.name,
             data_dir: flags.data_dir,
+            storage_memory_budget: flags.storage_memory_budget,
             cluster,
             pki_dir: flags.pki_dir,
             listen: SocketAddr::new(flags.bind_address, flags.secure_port),
@@ -292,6 +294,7 @@ mod tests {
             (&format!("{three} --name n1 --peer-address 127.0.0.1:7009"), "--peer-address", "the same"),
             ("--initial-cluster n1 --name n1", "--initial-cluster", "name=host:port"),
             ("--service-cluster-ip-range 10.0.0.0/30", "--service-cluster-ip-range", "larger"),
+            ("--storage-memory-budget 1Mi", "--storage-memory-budget", "48Mi"),
             ("--event-ttl 1", "--event-ttl", "1h30m"),
             ("--service-node-port-range 5-1", "--service-node-port-range", "30000-32767"),
             ("--tls-cert-file x", "--tls-private-key-file", "provided"),

@@ -93,7 +93,8 @@ pub struct Limits {
     /// What is kept of the log behind that, for replicas that were away for a moment.
     pub trailing_bytes: u64,
     pub trailing_entries: u64,
-    /// With less space than this on the disk of the data directory proposals are refused.
+    /// With less space than this on the disk of its data directory a replica writes nothing: what it has under way, and
+    /// RocksDB in the background, must fit into it.
     pub reserve_bytes: u64,
 }
 
@@ -109,7 +110,7 @@ impl Default for Limits {
             checkpoint_entries: 20_000,
             trailing_bytes: 16 << 20,
             trailing_entries: 20_000,
-            reserve_bytes: 64 << 20,
+            reserve_bytes: 128 << 20,
         }
     }
 }

@@ -17,6 +17,7 @@ mod proposer;
 mod replica;
 mod restore;
 mod route;
+mod space;
 mod types;
 mod verify;
 

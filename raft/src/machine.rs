@@ -3,6 +3,7 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
 use kontiki_storage::{Export, Fatal, Ready, Store};
@@ -20,6 +21,8 @@ use crate::types::{
 
 /// Consecutive entries are applied as one batch on disk and one view, up to this many bytes of proposals.
 const AT_ONCE: usize = 4 << 20;
+/// How often the state is tried to be written after the disk was full.
+const AGAIN: Duration = Duration::from_secs(2);
 
 pub(crate) type RaftSnapshot = Snapshot<LeaderId, NodeId, Member, Image>;
 
@@ -57,7 +60,7 @@ impl Machine {
         Machine { store, log, applied, standing, metrics }
     }
 
-    fn apply_run(&mut self, run: &mut Run) -> io::Result<()> {
+    async fn apply_run(&mut self, run: &mut Run) -> io::Result<()> {
         let Run { last: Some(last), entries, .. } = std::mem::take(run) else { return Ok(()) };
         let proposals = entries.iter().map(|(batch, _)| match batch {
             Some(batch) => batch.proposals(),
@@ -65,8 +68,13 @@ impl Machine {
         });
         let proposals: Vec<_> =
             proposals.collect::<Result<_, _>>().map_err(|error| io::Error::other(format!("up to {last}: {error}")))?;
-        let outcomes = self.store.apply(position(&last), proposals.iter().flat_map(|proposals| proposals.iter()));
-        let outcomes = outcomes.map_err(fatal)?;
+        let outcomes = loop {
+            match self.store.apply(position(&last), proposals.iter().flat_map(|proposals| proposals.iter())) {
+                Ok(outcomes) => break outcomes,
+                Err(Fatal::NoSpace(error)) => wait_for_space(&self.store, &error).await?,
+                Err(error) => return Err(fatal(error)),
+            }
+        };
         self.metrics.applied_proposals.inc_by(outcomes.len() as u64);
         self.applied.send_replace(Some(last.index));
         let counts: Vec<_> = proposals.iter().map(|proposals| proposals.len()).collect();
@@ -105,7 +113,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                 }
                 Payload::Blank => run.entries.push((None, responder)),
                 Payload::Membership(membership) => {
-                    self.apply_run(&mut run)?;
+                    self.apply_run(&mut run).await?;
                     let stored = StoredMembership::new(Some(entry.log_id), membership);
                     let bytes = encode_membership(&stored).map_err(io::Error::other)?;
                     self.store.apply_membership(position(&entry.log_id), bytes).map_err(fatal)?;
@@ -118,10 +126,10 @@ impl RaftStateMachine<TypeConfig> for Machine {
             }
             run.last = Some(entry.log_id);
             if run.bytes >= AT_ONCE {
-                self.apply_run(&mut run)?;
+                self.apply_run(&mut run).await?;
             }
         }
-        self.apply_run(&mut run)
+        self.apply_run(&mut run).await
     }
 
     async fn get_snapshot_builder(&mut self) -> Checkpoint {
@@ -160,12 +168,34 @@ impl RaftSnapshotBuilder<TypeConfig> for Checkpoint {
     async fn build_snapshot(&mut self) -> io::Result<RaftSnapshot> {
         let export = self.store.export();
         let store = self.store.clone();
-        host::blocking(move || store.flush()).await.map_err(io::Error::other)?.map_err(fatal)?;
+        match host::blocking(move || store.flush()).await.map_err(io::Error::other)? {
+            Ok(_) => {}
+            Err(Fatal::NoSpace(error)) => wait_for_space(&self.store, &error).await?,
+            Err(error) => return Err(fatal(error)),
+        }
         let snapshot = snapshot_of(export)?.ok_or_else(|| io::Error::other("nothing has been applied"))?;
         if let Some(id) = &snapshot.meta.last_log_id {
             self.log.checkpointed(id.index);
         }
         Ok(snapshot)
+    }
+}
+
+/// Until the state is on the disk again. RocksDB goes on refusing once a write in the background has failed, so the state,
+/// which is whole in memory, is written out anew.
+async fn wait_for_space(store: &Store, error: &str) -> io::Result<()> {
+    tracing::error!(error, "there is no space for the state: waiting for some");
+    loop {
+        tokio::time::sleep(AGAIN).await;
+        let again = store.clone();
+        match host::blocking(move || again.rewrite()).await.map_err(io::Error::other)? {
+            Ok(()) => {
+                tracing::info!("there is space for the state again");
+                return Ok(());
+            }
+            Err(Fatal::NoSpace(_)) => {}
+            Err(error) => return Err(fatal(error)),
+        }
     }
 }
 

@@ -57,6 +57,7 @@ metrics! {
     state_comparisons: IntCounter = counter("state_comparisons_total", "Comparisons of the state's hash with other replicas.");
     state_mismatches: IntCounter = counter("state_mismatches_total", "Comparisons that found a difference. Any is an alarm.");
     state_diverged: IntGauge = gauge("state_diverged", "1 where most replicas contradict this one's state: it serves nothing.");
+    disk_low: IntGauge = gauge("disk_low", "1 where the disk has less space than the reserve: this replica writes nothing.");
     disk_available: Gauge = real("disk_available_bytes", "Free space on the disk of the data directory.");
     checkpoint_seconds: Counter = seconds("checkpoint_seconds_total", "Time spent on making the state durable.");
 }

@@ -30,7 +30,7 @@ pub enum ProposeError {
     NotTaken,
     #[error("too many proposals are waiting; this one was not applied")]
     Overloaded,
-    #[error("no space is left on the disk; the proposal was not applied")]
+    #[error("no space is left on the disks of the replicas; the proposal was not applied")]
     NoSpace,
     #[error("the proposal has {bytes} bytes, and {limit} is the limit")]
     TooLarge { bytes: usize, limit: usize },

@@ -1,9 +1,7 @@
 //! One replica: its log, its store, its Raft and its peers, put together.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kontiki_storage::{Archive, Command, Outcome, Revision, Store, Transaction, View};
@@ -29,9 +27,10 @@ use crate::metrics::{Metrics, Scrape};
 use crate::peer::{Exclusion, Http, Network, Peers, Service, Transport};
 use crate::proposer::{ProposeError, Proposer};
 use crate::route::{Leader, Leadership, Raft, Route};
+use crate::space::{Lookout, Space};
 use crate::types::{LogId, NodeId, TypeConfig};
 
-/// How often the sizes of log and disk are looked at.
+/// How often the size of the log is looked at.
 const UPKEEP: Duration = Duration::from_millis(500);
 /// How long a replica that has nothing yet waits to hear whether its peers know better.
 const GREETING: Duration = Duration::from_millis(1500);
@@ -53,7 +52,7 @@ struct Inner {
     manager: Manager,
     leadership: watch::Receiver<Leadership>,
     failure: watch::Receiver<Option<String>>,
-    low_on_space: Arc<AtomicBool>,
+    space: Arc<Space>,
     metrics: Metrics,
     running: Mutex<Running>,
 }
@@ -214,13 +213,21 @@ impl Replica {
             leadership: leadership.clone(),
             metrics: metrics.clone(),
         };
-        let low_on_space = Arc::new(AtomicBool::new(false));
+        let space = Arc::new(Space::default());
         let upkeep = Upkeep {
             raft: raft.clone(),
             log: log.clone(),
-            data_dir: config.data_dir.clone(),
             limits: config.limits,
-            low_on_space: low_on_space.clone(),
+            space: space.clone(),
+            metrics: metrics.clone(),
+        };
+        let lookout = Lookout {
+            raft: raft.clone(),
+            peers: peers.clone(),
+            node: identity.node,
+            data_dir: config.data_dir.clone(),
+            reserve: config.limits.reserve_bytes,
+            space: space.clone(),
             metrics: metrics.clone(),
         };
         let audit = Audit {
@@ -236,6 +243,7 @@ impl Replica {
             tokio::spawn(watch_leadership(raft.clone(), peers.clone(), lead, fail.clone(), metrics.clone())),
             tokio::spawn(watch_for_exclusion(raft.clone(), log.clone(), peers.clone(), leadership.clone(), fail)),
             tokio::spawn(upkeep.run()),
+            tokio::spawn(lookout.run()),
             tokio::spawn(audit.run()),
         ];
         let observer = Observer {
@@ -253,7 +261,7 @@ impl Replica {
             let address = config.peer_address.clone();
             tasks.push(tokio::spawn(announce_address(raft.clone(), manager.clone(), peers.clone(), address)));
         }
-        let (answering, low) = (observer.clone(), low_on_space.clone());
+        let (answering, low) = (observer.clone(), space.clone());
         let service =
             Service::new(&peers, raft.clone(), store.clone(), barrier.clone(), answering, manager.clone(), low);
         tasks.push(transport.serve(Arc::new(service)));
@@ -268,7 +276,7 @@ impl Replica {
             peers,
             leadership,
             failure,
-            low_on_space,
+            space,
             metrics,
             running: Mutex::new(Running(tasks)),
         })))
@@ -306,7 +314,7 @@ impl Replica {
     }
 
     async fn submit(&self, command: Command, deadline: Instant) -> Result<Outcome, ProposeError> {
-        if self.0.low_on_space.load(Ordering::Relaxed) && self.is_leader() {
+        if !self.0.space.takes_proposals() && self.is_leader() {
             return Err(ProposeError::NoSpace);
         }
         self.0.proposer.propose(command, deadline).await
@@ -482,10 +490,12 @@ fn index(id: &Option<LogId>) -> u64 {
 }
 
 async fn open(config: &Config, metrics: Metrics) -> Result<(Log, Store), StartError> {
-    let (dir, options) = (config.data_dir.clone(), config.storage);
+    let (dir, mut options) = (config.data_dir.clone(), config.storage);
+    let log_budget = options.memory_budget / 3;
+    options.memory_budget -= log_budget;
     let opening = host::blocking(move || {
         std::fs::create_dir_all(&dir).map_err(|source| StartError::Io { path: dir.clone(), source })?;
-        let log = Log::open(&dir.join("log"), metrics)?;
+        let log = Log::open(&dir.join("log"), log_budget, metrics)?;
         let store = Store::open(&dir.join("state"), options)?;
         Ok((log, store))
     });
@@ -637,13 +647,12 @@ async fn announce_address(raft: Raft, manager: Manager, peers: Peers, address: S
     }
 }
 
-/// Makes the state durable and cuts the log when it has grown, and watches the space on the disk.
+/// Makes the state durable and cuts the log when it has grown.
 struct Upkeep {
     raft: Raft,
     log: Log,
-    data_dir: PathBuf,
     limits: Limits,
-    low_on_space: Arc<AtomicBool>,
+    space: Arc<Space>,
     metrics: Metrics,
 }
 
@@ -653,7 +662,6 @@ impl Upkeep {
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             ticks.tick().await;
-            self.watch_space();
             if self.look_at_log().await.is_err() {
                 return;
             }
@@ -664,7 +672,9 @@ impl Upkeep {
         let limits = &self.limits;
         let checkpoint = self.log.checkpoint();
         let (bytes, entries) = self.log.since(checkpoint);
-        if bytes >= limits.checkpoint_bytes || entries >= limits.checkpoint_entries {
+        let grown = bytes >= limits.checkpoint_bytes || entries >= limits.checkpoint_entries;
+        // A checkpoint writes before it gives anything back.
+        if grown && self.space.takes_entries() {
             let start = Instant::now();
             self.raft.trigger().snapshot().await?;
             self.log.wait_for_checkpoint(checkpoint).await;
@@ -677,23 +687,5 @@ impl Upkeep {
             self.raft.trigger().purge_log(upto).await?;
         }
         Ok(())
-    }
-
-    fn watch_space(&self) {
-        let available = match rustix::fs::statvfs(&self.data_dir) {
-            Ok(stat) => stat.f_bavail.saturating_mul(stat.f_frsize),
-            Err(error) => {
-                tracing::warn!(%error, "the free space on the disk can't be read");
-                return;
-            }
-        };
-        self.metrics.disk_available.set(available as f64);
-        let low = available < self.limits.reserve_bytes;
-        if self.low_on_space.swap(low, Ordering::Relaxed) != low {
-            match low {
-                true => tracing::error!(available, "the disk is nearly full: proposals are refused"),
-                false => tracing::info!(available, "there is space on the disk again"),
-            }
-        }
     }
 }

@@ -6,8 +6,8 @@ mod common;
 
 use std::path::{Path, PathBuf};
 
-use common::{copy_dir, open_store, put, soon};
-use kontiki_raft::{Config, Replica, Restore, RestoreError, StartError, restore, verify};
+use common::{Cluster, copy_dir, open_store, put, soon};
+use kontiki_raft::{Config, Limits, ProposeError, Replica, Restore, RestoreError, StartError, restore, verify};
 use kontiki_storage::Outcome;
 
 async fn run(dir: &Path) -> Replica {
@@ -127,6 +127,116 @@ async fn a_flipped_byte_is_found_and_nothing_of_it_is_served() {
     }
     eprintln!("{found} of {tried} were found");
     assert!(found * 4 > tried * 3, "only {found} of {tried} were found");
+}
+
+/// A small file system of its own; None where this user can't have one.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(dir: &Path, megabytes: u32) -> Option<Mount> {
+        let path = dir.join("disk");
+        std::fs::create_dir(&path).unwrap();
+        let size = format!("size={megabytes}m");
+        let mut mount = std::process::Command::new("mount");
+        let mounted = mount.args(["-t", "tmpfs", "-o", &size, "kontiki-test"]).arg(&path).status();
+        mounted.is_ok_and(|status| status.success()).then_some(Mount(path))
+    }
+
+    /// Takes all that is left.
+    fn fill(&self) -> PathBuf {
+        let path = self.0.join("other-peoples-data");
+        let mut file = std::fs::File::create(&path).unwrap();
+        while std::io::Write::write_all(&mut file, &[0; 64 << 10]).is_ok() {}
+        path
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = std::process::Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_state_that_had_no_space_is_written_once_there_is_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mount) = Mount::new(dir.path(), 128) else { return eprintln!("skipped: nothing can be mounted here") };
+    let data = mount.0.join("data");
+    // Without the reserve, so that the disk is really full when the state is to be flushed.
+    let limits = Limits { reserve_bytes: 0, checkpoint_entries: 100, trailing_entries: 10, ..Limits::default() };
+    let replica = Replica::start(Config { limits, ..Config::new("n1", &data) }).await.unwrap();
+    for n in 0..50 {
+        replica.propose(put(&format!("a/{n}"), &"x".repeat(20_000)), soon()).await.unwrap();
+    }
+    let filled = mount.fill();
+    for n in 0..100 {
+        replica.propose(put(&format!("b/{n}"), "x"), soon()).await.unwrap();
+    }
+    tokio::time::sleep(std::time::Duration::from_secs(3)).await;
+    assert_eq!(replica.store().view().count("b/"), 100);
+    assert_eq!(replica.read_barrier(soon()).await.unwrap().count("a/"), 50);
+    std::fs::remove_file(filled).unwrap();
+    for n in 0..300 {
+        replica.propose(put(&format!("c/{n}"), "x"), soon()).await.unwrap();
+    }
+    while common::metric(&replica, "kontiki_raft_purged_index") < 300.0 {
+        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    }
+    let hash = replica.store().state_hash();
+    replica.shutdown().await;
+    drop(replica);
+    assert!(verify(&data).unwrap().is_sound());
+    let replica = run(&data).await;
+    replica.read_barrier(soon()).await.unwrap();
+    assert_eq!(replica.store().state_hash(), hash);
+    replica.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_without_space_take_nothing_and_writes_wait_for_a_quorum_that_has_some() {
+    let mut cluster = Cluster::start(Limits::default()).await;
+    let leader = cluster.leader().await;
+    let followers: Vec<_> = (0..3).filter(|node| *node != leader).collect();
+    // A reserve that no disk has.
+    let full = |cluster: &mut Cluster, node: usize, reserve| cluster.nodes[node].config.limits.reserve_bytes = reserve;
+    full(&mut cluster, followers[0], u64::MAX);
+    cluster.nodes[followers[0]].stop().await;
+    cluster.nodes[followers[0]].start().await;
+    let writer = cluster.nodes[leader].replica();
+    for n in 0..50 {
+        writer.propose(put(&format!("a/{n}"), "x"), soon()).await.unwrap();
+    }
+    let behind = cluster.nodes[followers[0]].replica();
+    assert!(behind.status().applied_index < writer.status().applied_index);
+    drop(behind);
+
+    full(&mut cluster, followers[1], u64::MAX);
+    cluster.nodes[followers[1]].stop().await;
+    cluster.nodes[followers[1]].start().await;
+    let end = soon();
+    loop {
+        let within = tokio::time::Instant::now() + std::time::Duration::from_millis(500);
+        match cluster.nodes[followers[0]].replica().propose(put("b/1", "x"), within).await {
+            Err(ProposeError::NoSpace) => break,
+            Err(_) if tokio::time::Instant::now() < end => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    for node in followers {
+        full(&mut cluster, node, 0);
+        cluster.nodes[node].stop().await;
+        cluster.nodes[node].start().await;
+    }
+    loop {
+        match writer.propose(put("b/2", "x"), soon()).await {
+            Ok(_) => break,
+            Err(ProposeError::NoSpace) if tokio::time::Instant::now() < end => {
+                tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+            }
+            Err(error) => panic!("{error}"),
+        }
+    }
+    cluster.agree().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
+use crate::quantity::Quantity;
 use crate::time::parse_duration;
 
 #[derive(Args)]
@@ -34,6 +35,11 @@ pub struct ServeFlags {
     /// The certificates and keys that `kontiki pki init` made for all replicas. A replica alone makes its own
     #[arg(long, value_name = "dir", help_heading = REPLICA)]
     pub pki_dir: Option<PathBuf>,
+
+    /// What the database may use for its caches and write buffers. The objects and their history, which are all in
+    /// memory, come on top
+    #[arg(long, value_name = "bytes", default_value = "48Mi", value_parser = bytes, help_heading = REPLICA)]
+    pub storage_memory_budget: usize,
 
     /// The address on which to listen for --secure-port; 0.0.0.0 and :: are all interfaces
     #[arg(long, value_name = "ip", default_value = "0.0.0.0", help_heading = SECURE)]
@@ -165,6 +171,13 @@ pub enum LogFormat {
 fn duration(text: &str) -> Result<Duration, String> {
     let nanos = parse_duration(text).map_err(|_| "a duration is written like 90s, 5m or 1h30m".to_owned())?;
     u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| "a duration can't be negative".to_owned())
+}
+
+fn bytes(text: &str) -> Result<usize, String> {
+    let bytes = Quantity::parse(text).ok().and_then(|quantity| usize::try_from(quantity.value()).ok());
+    bytes
+        .filter(|bytes| *bytes >= 8 << 20)
+        .ok_or_else(|| "an amount of memory is written like 48Mi, and is 8Mi or more".to_owned())
 }
 
 fn port_range(text: &str) -> Result<RangeInclusive<u16>, String> {

@@ -234,6 +234,7 @@ fn bind(address: SocketAddr) -> Result<TcpListener, ConfigError> {
 
 fn raft_config(config: &Config, pki: &Pki) -> kontiki_raft::Config {
     let mut raft = kontiki_raft::Config::new(&config.name, &config.data_dir);
+    raft.storage.memory_budget = config.storage_memory_budget;
     raft.version = version::OWN.into();
     raft.client_url = format!("https://{}", SocketAddr::new(config.advertise, config.listen.port()));
     if let Some(address) = &config.cluster.peer_address {

@@ -510,6 +510,9 @@ fn options_of(resources: &Resources) -> (rocksdb::Options, Vec<ColumnFamilyDescr
         options.set_block_based_table_factory(&table);
         options.set_compression_type(DBCompressionType::Lz4);
         options.set_write_buffer_size(resources.budget / 2);
+        // Small files and levels: a compaction needs little space beside them, and gives back what was deleted soon.
+        options.set_target_file_size_base(16 << 20);
+        options.set_max_bytes_for_level_base(64 << 20);
         ColumnFamilyDescriptor::new(*name, options)
     });
     (options, families.collect())

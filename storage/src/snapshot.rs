@@ -86,6 +86,18 @@ impl Export {
 
     /// None after the last chunk.
     pub fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, CodecError> {
+        let Some(rows) = self.next_rows()? else { return Ok(None) };
+        let chunk = Chunk {
+            rows: rows.iter().map(|row| (row.family, Blob(&row.key), Blob(&row.value))).collect(),
+            last: matches!(self.stage, Stage::Done),
+        };
+        let bytes = codec::seal(&self.next.to_be_bytes(), &chunk)?;
+        self.next += 1;
+        Ok(Some(bytes))
+    }
+
+    /// The rows of the next chunk.
+    pub(crate) fn next_rows(&mut self) -> Result<Option<Vec<Row>>, CodecError> {
         if matches!(self.stage, Stage::Done) {
             return Ok(None);
         }
@@ -96,13 +108,7 @@ impl Export {
             self.step(&mut rows)?;
             bytes += rows[from..].iter().map(|row| row.key.len() + row.value.len()).sum::<usize>();
         }
-        let chunk = Chunk {
-            rows: rows.iter().map(|row| (row.family, Blob(&row.key), Blob(&row.value))).collect(),
-            last: matches!(self.stage, Stage::Done),
-        };
-        let bytes = codec::seal(&self.next.to_be_bytes(), &chunk)?;
-        self.next += 1;
-        Ok(Some(bytes))
+        Ok(Some(rows))
     }
 
     /// Adds the next row, or those of the next client, or goes to the next stage.

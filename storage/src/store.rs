@@ -5,6 +5,7 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
+use rocksdb::WriteBatch;
 use tokio::sync::watch;
 
 use crate::codec::CodecError;
@@ -23,14 +24,15 @@ const HASHES: usize = 16 << 10;
 
 #[derive(Debug, Clone, Copy)]
 pub struct Options {
-    /// What RocksDB may use for its blocks and write buffers together; the objects themselves come on top.
+    /// What RocksDB may use for its blocks and write buffers together; the objects themselves come on top. A replica
+    /// gives a third of it to its log.
     pub memory_budget: usize,
     pub history: HistoryBound,
 }
 
 impl Default for Options {
     fn default() -> Options {
-        Options { memory_budget: 32 << 20, history: HistoryBound::default() }
+        Options { memory_budget: 48 << 20, history: HistoryBound::default() }
     }
 }
 
@@ -73,6 +75,17 @@ impl From<std::io::Error> for Fatal {
             std::io::ErrorKind::StorageFull => Fatal::NoSpace(error.to_string()),
             _ => Fatal::Disk(error.to_string()),
         }
+    }
+}
+
+impl From<OpenError> for Fatal {
+    fn from(error: OpenError) -> Fatal {
+        let full = match &error {
+            OpenError::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
+            OpenError::Database { detail, .. } => detail.to_ascii_lowercase().contains("no space"),
+            OpenError::Corrupt { .. } => false,
+        };
+        if full { Fatal::NoSpace(error.to_string()) } else { Fatal::Disk(error.to_string()) }
     }
 }
 
@@ -240,6 +253,36 @@ impl Store {
         };
         flusher.flush()?;
         Ok(position)
+    }
+
+    /// Writes the whole state out anew, durably, into a database that takes the place of the current one: the way on
+    /// after that one has failed to write.
+    pub fn rewrite(&self) -> Result<(), Fatal> {
+        let mut newest = self.0.generations.lock();
+        let mut disk = self.0.disk.lock();
+        *newest = disk.generation().max(*newest) + 1;
+        let staged = disk.stage(*newest)?;
+        let mut export = self.export();
+        let written = loop {
+            match export.next_rows() {
+                Ok(Some(rows)) => {
+                    let mut batch = WriteBatch::default();
+                    rows.into_iter().for_each(|row| staged.put(&mut batch, row));
+                    if let Err(error) = staged.commit(batch) {
+                        break Err(error);
+                    }
+                }
+                Ok(None) => break staged.flush(),
+                Err(error) => break Err(error.into()),
+            }
+        };
+        match written {
+            Ok(()) => disk.switch(staged),
+            Err(error) => {
+                staged.discard();
+                Err(error)
+            }
+        }
     }
 
     /// The current state, to be written out as a snapshot.
@@ -684,6 +727,22 @@ mod tests {
         }
         assert_eq!(follower.await.unwrap(), (1..=100).collect::<Vec<_>>());
         assert_eq!(f.store.wait_for(100).await.revision(), 100);
+    }
+
+    #[test]
+    fn a_state_that_is_written_anew_is_the_same() {
+        let mut f = Fixture::new();
+        let retry = Proposal { client: 9, sequence: 1, acknowledged: 1, ..transact(vec![], vec![put("c/1", "()")]) };
+        let outcome = f.apply(std::slice::from_ref(&retry))[0];
+        f.writes(vec![put("c/1", "()")]);
+        f.store.rewrite().unwrap();
+        f.writes(vec![delete("c/1")]);
+        f.store.flush().unwrap();
+        let hash = f.store.state_hash();
+        let mut f = f.reopen();
+        assert_eq!(f.store.state_hash(), hash);
+        assert_eq!(f.store.view_at(1).unwrap().get("c/1").unwrap().value, "(1)");
+        assert_eq!(f.apply(&[retry]), [outcome]);
     }
 
     #[test]

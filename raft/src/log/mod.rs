@@ -22,8 +22,8 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBRecoveryMode, Direction, IteratorMode, LogLevel, ReadOptions, WriteBatch,
-    WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Direction, IteratorMode, LogLevel, ReadOptions,
+    WriteBatch, WriteOptions,
 };
 use serde::de::DeserializeOwned;
 
@@ -41,7 +41,8 @@ const TAIL: usize = 4 << 20;
 const READ: usize = 1 << 20;
 /// The log's size is known in steps of this many bytes.
 const MARK: u64 = 256 << 10;
-const MEMTABLE: usize = 16 << 20;
+/// What reading a log once takes.
+const MEMORY: usize = 16 << 20;
 const CHECKPOINT: Duration = Duration::from_secs(10);
 
 const ENTRY: u8 = b'e';
@@ -86,8 +87,8 @@ struct Sizes {
 
 impl Log {
     /// Reads and checks the whole log.
-    pub(crate) fn open(path: &Path, metrics: Metrics) -> Result<Log, StartError> {
-        let db = Arc::new(open_db(path)?);
+    pub(crate) fn open(path: &Path, memory_budget: usize, metrics: Metrics) -> Result<Log, StartError> {
+        let db = Arc::new(open_db(path, memory_budget)?);
         let mut tail = Tail::default();
         let mut sizes = Sizes::default();
         let notes = scan(&db, path, &mut Err, |entry, bytes| {
@@ -327,7 +328,7 @@ fn note<T: DeserializeOwned>(db: &DB, key: &[u8]) -> Result<Option<T>, String> {
 
 /// Reads a log without changing anything.
 pub(crate) fn open_read_only(path: &Path) -> Result<DB, StartError> {
-    DB::open_for_read_only(&options(), path, false).map_err(|error| broken(path, error))
+    DB::open_for_read_only(&options(MEMORY), path, false).map_err(|error| broken(path, error))
 }
 
 /// Makes the log of a replica that begins with a state and no entries.
@@ -343,7 +344,7 @@ pub(crate) fn begin(path: &Path, identity: &Identity, vote: &Vote, purged: LogPo
     ];
     let mut batch = WriteBatch::default();
     rows.iter().for_each(|(key, row)| batch.put(key, row));
-    open_db(path)?.write_opt(batch, &write_options(true)).map_err(|error| broken(path, error))
+    open_db(path, MEMORY)?.write_opt(batch, &write_options(true)).map_err(|error| broken(path, error))
 }
 
 impl Tail {
@@ -560,8 +561,8 @@ fn write_options(sync: bool) -> WriteOptions {
     options
 }
 
-fn open_db(path: &Path) -> Result<DB, StartError> {
-    DB::open(&options(), path).map_err(|error| broken(path, error))
+fn open_db(path: &Path, memory_budget: usize) -> Result<DB, StartError> {
+    DB::open(&options(memory_budget), path).map_err(|error| broken(path, error))
 }
 
 /// What RocksDB finds to be damaged is told as such.
@@ -573,16 +574,17 @@ fn broken(path: &Path, error: rocksdb::Error) -> StartError {
     }
 }
 
-fn options() -> rocksdb::Options {
+fn options(memory_budget: usize) -> rocksdb::Options {
     let mut table = BlockBasedOptions::default();
-    table.set_block_cache(&Cache::new_lru_cache(2 << 20));
+    table.set_block_cache(&Cache::new_lru_cache(memory_budget / 8));
     table.set_format_version(5);
     let mut options = rocksdb::Options::default();
     options.create_if_missing(true);
     options.set_block_based_table_factory(&table);
     // Whatever follows a gap in the synced part must not be dropped in silence; only a torn end is a crash's doing.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    options.set_write_buffer_size(MEMTABLE);
+    options.set_write_buffer_size(memory_budget * 7 / 8);
+    options.set_compression_type(DBCompressionType::Lz4);
     options.set_max_background_jobs(2);
     options.set_max_open_files(64);
     options.set_keep_log_file_num(2);

@@ -11,6 +11,7 @@ mod transport;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
@@ -129,6 +130,8 @@ struct Shared {
 struct Peer {
     control: Link,
     bulk: Link,
+    /// It takes no entries, since it has no space for them.
+    full: AtomicBool,
 }
 
 impl Peers {
@@ -254,6 +257,11 @@ impl Peers {
         join_all(ask).await.into_iter().flatten().collect()
     }
 
+    /// As far as the peer has said.
+    pub(crate) fn has_room(&self, id: NodeId) -> bool {
+        self.get(id).is_none_or(|peer| !peer.full.load(Ordering::Relaxed))
+    }
+
     fn get(&self, id: NodeId) -> Option<Arc<Peer>> {
         self.0.all.read().get(&id).cloned()
     }
@@ -263,7 +271,7 @@ impl Peers {
             return peer;
         }
         let link = |announces| Link::new(self.0.me.clone(), id, member.clone(), announces);
-        let peer = Arc::new(Peer { control: link(true), bulk: link(false) });
+        let peer = Arc::new(Peer { control: link(true), bulk: link(false), full: AtomicBool::new(false) });
         self.0.all.write().insert(id, peer.clone());
         peer
     }

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, BoxStream};
 use futures_util::{Stream, StreamExt};
+use hyper::StatusCode;
 use kontiki_storage::{Export, codec};
 use openraft::OptionalSend;
 use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
@@ -87,8 +88,14 @@ impl Client {
             count.fetch_add(1, Ordering::AcqRel);
             codec::encode(&AppendCall::of(&request)).map(|message| frame(&message)).map_err(io::Error::other)
         });
-        let response = timeout(APPEND_STALL, self.peer().bulk.stream(APPEND_STREAM, messages)).await;
-        let response = response.unwrap_or(Err(PeerError::Timeout))?;
+        let peer = self.peer();
+        let response = timeout(APPEND_STALL, peer.bulk.stream(APPEND_STREAM, messages)).await;
+        let response = response.unwrap_or(Err(PeerError::Timeout));
+        let full = matches!(&response, Err(PeerError::Refused { status: StatusCode::INSUFFICIENT_STORAGE, .. }));
+        if response.is_ok() || full {
+            peer.full.store(full, Ordering::Relaxed);
+        }
+        let response = response?;
         let answers = stream::unfold(Some((Frames::new(response), 0)), move |state| {
             let sent = sent.clone();
             async move {

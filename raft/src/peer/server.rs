@@ -1,7 +1,6 @@
 //! What is done with what peers ask.
 
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -32,6 +31,7 @@ use crate::machine::Image;
 use crate::membership::{Manager, Operation};
 use crate::replica::Observer;
 use crate::route::{Answer, Raft, propose_here};
+use crate::space::Space;
 use crate::types::{Batch, NodeId, SnapshotMeta, Vote, log_id};
 
 /// Requests of all peers at once, beside streams of appends.
@@ -48,7 +48,7 @@ pub(crate) struct Service {
     pub(crate) barrier: Barrier,
     pub(crate) observer: Observer,
     pub(crate) manager: Manager,
-    pub(crate) low_on_space: Arc<AtomicBool>,
+    pub(crate) space: Arc<Space>,
     me: Arc<Me>,
     requests: Semaphore,
     /// One snapshot is taken at a time.
@@ -63,11 +63,11 @@ impl Service {
         barrier: Barrier,
         observer: Observer,
         manager: Manager,
-        low_on_space: Arc<AtomicBool>,
+        space: Arc<Space>,
     ) -> Service {
         let (requests, snapshots) = (Semaphore::new(REQUESTS), Semaphore::new(1));
         let me = peers.0.me.clone();
-        Service { raft, store, barrier, observer, manager, low_on_space, me, requests, snapshots }
+        Service { raft, store, barrier, observer, manager, space, me, requests, snapshots }
     }
 }
 
@@ -88,6 +88,10 @@ struct Rejected(StatusCode, String);
 
 fn malformed(error: impl ToString) -> Rejected {
     Rejected(StatusCode::BAD_REQUEST, error.to_string())
+}
+
+fn no_space() -> Rejected {
+    Rejected(StatusCode::INSUFFICIENT_STORAGE, "there is no space on the disk for more".into())
 }
 
 fn stopped(error: impl ToString) -> Rejected {
@@ -118,6 +122,9 @@ impl Service {
             }
             _ => {}
         }
+        if matches!(path, APPEND_STREAM | SNAPSHOT) && !self.space.takes_entries() {
+            return Err(no_space());
+        }
         if path == APPEND_STREAM {
             return Ok(self.clone().append_stream(body));
         }
@@ -140,7 +147,11 @@ impl Service {
                 encoded(&VoteAnswer::from(vote.map_err(stopped)?))
             }
             APPEND => {
-                let append = self.raft.append_entries(AppendCall::decode(&bytes).map_err(malformed)?).await;
+                let append = AppendCall::decode(&bytes).map_err(malformed)?;
+                if !append.entries.is_empty() && !self.space.takes_entries() {
+                    return Err(no_space());
+                }
+                let append = self.raft.append_entries(append).await;
                 encoded(&AppendAnswer::from(append.map_err(stopped)?))
             }
             TRANSFER => {
@@ -195,7 +206,8 @@ impl Service {
     }
 
     fn append_stream(self: Arc<Service>, body: Body) -> Body {
-        let requests = stream::unfold(Frames::new(body), |mut frames| async move {
+        let space = self.space.clone();
+        let requests = stream::unfold((Frames::new(body), space), |(mut frames, space)| async move {
             let request = match frames.next().await {
                 Ok(Some(bytes)) => AppendCall::decode(&bytes).map_err(|error| error.to_string()),
                 Ok(None) => return None,
@@ -203,7 +215,8 @@ impl Service {
             };
             // The leader hears nothing more on this stream, and opens another.
             let request = request.inspect_err(|error| tracing::warn!(error, "an append can't be read")).ok()?;
-            Some((request, frames))
+            let taken = request.entries.is_empty() || space.takes_entries();
+            taken.then_some((request, (frames, space)))
         });
         let answers = self.raft.stream_append(requests).map(|result| {
             let answer = result.map(StreamAnswer::from).map_err(io::Error::other)?;
@@ -214,7 +227,7 @@ impl Service {
     }
 
     async fn propose(&self, bytes: Bytes) -> Result<ProposeAnswer, Rejected> {
-        if self.low_on_space.load(Ordering::Relaxed) {
+        if !self.space.takes_proposals() {
             return Ok(ProposeAnswer::NoSpace);
         }
         // What its state would answer is wrong; another leads in a moment.

@@ -1,0 +1,274 @@
+//! The store under a replica as a process: what a restart keeps, backups, damage, and a disk that is full.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kontiki::kubeconfig::Kubeconfig;
+use rustls::pki_types::pem::PemObject;
+use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
+use serde_json::{Value, json};
+
+struct Replica {
+    process: Child,
+    dir: PathBuf,
+    port: u16,
+}
+
+impl Replica {
+    fn start(dir: &Path) -> Replica {
+        Replica::start_with(dir, &[])
+    }
+
+    fn start_with(dir: &Path, flags: &[&str]) -> Replica {
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let mut process = Command::new(env!("CARGO_BIN_EXE_kontiki"))
+            .args(["serve", "--secure-port", &port.to_string(), "--bind-address", "127.0.0.1", "--data-dir"])
+            .arg(dir)
+            .args(flags)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("kontiki");
+        let output = BufReader::new(process.stdout.take().expect("its output"));
+        assert_eq!(output.lines().take(3).map(|line| line.expect("text")).count(), 3, "it did not get ready");
+        Replica { process, dir: dir.to_owned(), port }
+    }
+
+    fn kill(mut self) {
+        self.process.kill().unwrap();
+        self.process.wait().unwrap();
+    }
+
+    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        let mut stream = self.send(method, path, body);
+        let mut answer = Vec::new();
+        // The server closes, but not every client is told so in TLS.
+        let _ = stream.read_to_end(&mut answer);
+        let text = String::from_utf8_lossy(&answer).into_owned();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap_or((&text, ""));
+        let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+        (code, serde_json::from_str(body).unwrap_or(Value::String(body.to_owned())))
+    }
+
+    fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Stream {
+        let kubeconfig = Kubeconfig::read(&self.dir.join("admin.kubeconfig")).unwrap();
+        let mut roots = RootCertStore::empty();
+        let authority = kubeconfig.certificate_authority.unwrap();
+        roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
+        let (certificate, key) = kubeconfig.client.unwrap();
+        let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
+        let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
+        let config = builder.with_root_certificates(roots).with_client_auth_cert(chain, key).unwrap();
+        let session = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
+        let socket = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+        let mut stream = StreamOwned::new(session, socket);
+        let body = body.map(Value::to_string).unwrap_or_default();
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        stream.write_all(request.as_bytes()).unwrap();
+        stream
+    }
+
+    fn create(&self, name: &str, data: &str) -> (u16, Value) {
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": data}});
+        self.ask("POST", MAPS, Some(&object))
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+type Stream = StreamOwned<ClientConnection, TcpStream>;
+
+const MAPS: &str = "/api/v1/namespaces/default/configmaps";
+
+fn kontiki(args: &[&str], dir: &Path) -> Output {
+    let kubeconfig = dir.join("admin.kubeconfig");
+    Command::new(env!("CARGO_BIN_EXE_kontiki")).args(args).env("KUBECONFIG", kubeconfig).output().unwrap()
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+fn revision(object: &Value) -> u64 {
+    object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
+}
+
+/// The names in a watch's events, up to `count` of them.
+fn watched(replica: &Replica, after: u64, count: usize) -> Vec<String> {
+    let path = format!("{MAPS}?watch=true&resourceVersion={after}&timeoutSeconds=20");
+    let stream = replica.send("GET", &path, None);
+    let lines = BufReader::new(stream).lines().map_while(Result::ok);
+    let events = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+    events.map(|event| event["object"]["metadata"]["name"].as_str().unwrap_or("?").to_owned()).take(count).collect()
+}
+
+#[test]
+fn watches_and_paged_lists_go_on_after_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = Replica::start(dir.path());
+    let first = revision(&replica.create("m0", "").1);
+    for n in 1..6 {
+        assert_eq!(replica.create(&format!("m{n}"), "").0, 201);
+    }
+    let (_, page) = replica.ask("GET", &format!("{MAPS}?limit=2"), None);
+    let token = page["metadata"]["continue"].as_str().unwrap().to_owned();
+    assert_eq!(replica.ask("DELETE", &format!("{MAPS}/m4"), None).0, 200);
+    replica.kill();
+
+    let replica = Replica::start(dir.path());
+    assert_eq!(watched(&replica, first, 6), ["m1", "m2", "m3", "m4", "m5", "m4"]);
+    // The page is of the revision of the first one: what was deleted since is on it.
+    let (code, rest) = replica.ask("GET", &format!("{MAPS}?limit=500&continue={token}"), None);
+    let names: Vec<_> = rest["items"].as_array().unwrap().iter().map(|item| item["metadata"]["name"].clone()).collect();
+    assert_eq!((code, names.contains(&json!("m4")), names.len() >= 4), (200, true, true), "{rest}");
+    let (code, _) =
+        replica.ask("GET", &format!("{MAPS}?resourceVersion={first}&resourceVersionMatch=Exact&limit=50"), None);
+    assert_eq!(code, 200);
+}
+
+#[test]
+fn a_backup_begins_a_new_cluster() {
+    let dir = tempfile::tempdir().unwrap();
+    let (old, new) = (dir.path().join("old"), dir.path().join("new"));
+    let file = dir.path().join("backup");
+    let replica = Replica::start(&old);
+    let before = revision(&replica.create("kept", "data").1);
+    let saved = kontiki(&["snapshot", "save", file.to_str().unwrap()], &old);
+    assert!(saved.status.success(), "{}", text(&saved.stderr));
+    assert!(!dir.path().join("backup.partial").exists());
+    let after = revision(&replica.create("later", "").1);
+    let status = kontiki(&["snapshot", "status", file.to_str().unwrap(), "-o", "json"], &old);
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    assert!(status["revision"].as_u64().is_some_and(|revision| (before..after).contains(&revision)), "{status}");
+    let running = kontiki(&["verify", "--data-dir", old.to_str().unwrap()], &old);
+    assert_eq!(running.status.code(), Some(1));
+    assert!(text(&running.stderr).contains("stop it first"), "{}", text(&running.stderr));
+    replica.kill();
+    let verified = kontiki(&["verify", "--data-dir", old.to_str().unwrap()], &old);
+    assert!(verified.status.success(), "{}", text(&verified.stderr));
+    assert!(text(&verified.stdout).contains("fits together"), "{}", text(&verified.stdout));
+
+    let bytes = std::fs::read(&file).unwrap();
+    let restore = ["snapshot", "restore", file.to_str().unwrap(), "--data-dir", new.to_str().unwrap()];
+    std::fs::write(&file, &bytes[..bytes.len() / 2]).unwrap();
+    let cut = kontiki(&restore, &old);
+    assert_eq!((cut.status.code(), new.exists()), (Some(1), false));
+    assert!(text(&cut.stderr).contains("it is cut short"), "{}", text(&cut.stderr));
+    std::fs::write(&file, &bytes).unwrap();
+    let restored = kontiki(&restore, &old);
+    assert!(restored.status.success(), "{}", text(&restored.stderr));
+    let replica = Replica::start(&new);
+    let (_, kept) = replica.ask("GET", &format!("{MAPS}/kept"), None);
+    assert_eq!((revision(&kept), kept["data"]["k"].as_str()), (before, Some("data")));
+    assert_eq!(replica.ask("GET", &format!("{MAPS}/later"), None).0, 404);
+    assert!(revision(&replica.create("new", "").1) > after);
+    let (_, gone) = replica.ask("GET", &format!("{MAPS}?watch=true&resourceVersion={after}"), None);
+    assert!(gone.to_string().contains("too old resource version"), "{gone}");
+}
+
+#[test]
+fn damage_on_the_disk_is_named_and_nothing_is_served() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = Replica::start(dir.path());
+    replica.create("m1", &"x".repeat(100_000));
+    replica.kill();
+    let log = std::fs::read_dir(dir.path().join("log")).unwrap().map(|entry| entry.unwrap().path());
+    let log = log.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+    let log = log.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
+    let mut bytes = std::fs::read(&log).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&log, bytes).unwrap();
+    let verified = kontiki(&["verify", "--data-dir", dir.path().to_str().unwrap()], dir.path());
+    assert_eq!(verified.status.code(), Some(1));
+    assert!(text(&verified.stderr).contains("is damaged"), "{}", text(&verified.stderr));
+    let started = kontiki(&["serve", "--secure-port", "1", "--data-dir", dir.path().to_str().unwrap()], dir.path());
+    assert!(text(&started.stderr).contains("is damaged"), "{}", text(&started.stderr));
+}
+
+/// A file system of its own, while the test runs as root; None elsewhere.
+struct Mount(PathBuf);
+
+impl Mount {
+    fn new(dir: &Path, megabytes: u32) -> Option<Mount> {
+        let path = dir.join("disk");
+        std::fs::create_dir(&path).unwrap();
+        let size = format!("size={megabytes}m");
+        let mounted = Command::new("mount").args(["-t", "tmpfs", "-o", &size, "kontiki-test"]).arg(&path).status();
+        mounted.is_ok_and(|status| status.success()).then_some(Mount(path))
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        let _ = Command::new("umount").arg("-l").arg(&self.0).status();
+    }
+}
+
+fn soon(mut happens: impl FnMut() -> bool) -> bool {
+    let end = Instant::now() + Duration::from_secs(20);
+    while Instant::now() < end {
+        if happens() {
+            return true;
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    false
+}
+
+#[test]
+fn a_full_disk_refuses_writes_until_there_is_space() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mount) = Mount::new(dir.path(), 320) else {
+        eprintln!("skipped: nothing can be mounted here");
+        return;
+    };
+    let data = mount.0.join("data");
+    let replica = Replica::start(&data);
+    let first = revision(&replica.create("m0", "x").1);
+    // All that is left, at once.
+    let ballast = mount.0.join("other-peoples-data");
+    let filled = std::fs::File::create(&ballast).and_then(|mut file| {
+        loop {
+            file.write_all(&[0; 1 << 20])?;
+        }
+    });
+    let filled: Result<(), std::io::Error> = filled;
+    assert!(filled.is_err());
+    let mut told = Value::Null;
+    assert!(soon(|| {
+        let (code, status) = replica.create("m1", "x");
+        told = status;
+        code == 500
+    }));
+    let message = told["message"].as_str().unwrap_or_default();
+    assert!(message.contains("no space") && told["reason"] == "InternalError", "{told}");
+    assert_eq!(replica.ask("GET", &format!("{MAPS}/m0"), None).0, 200);
+    assert_eq!(replica.ask("GET", "/readyz", None).0, 200);
+    let (_, list) = replica.ask("GET", MAPS, None);
+    assert!(revision(&list) >= first);
+    std::fs::remove_file(&ballast).unwrap();
+    assert!(soon(|| replica.create("m2", "x").0 == 201), "writes don't resume");
+    assert_eq!(watched(&replica, first, 1).len(), 1);
+    replica.kill();
+    let replica = Replica::start(&data);
+    assert_eq!(replica.ask("GET", &format!("{MAPS}/m2"), None).0, 200);
+}
