@@ -15,7 +15,7 @@ use tokio::time::{Instant, timeout};
 
 use crate::identity::joined_id;
 use crate::replica::TransferError;
-use crate::route::Route;
+use crate::route::{Route, pause};
 use crate::types::{Member, Membership, NodeId, Payload, StoredMembership, TypeConfig};
 
 /// A member that has answered the leader within this time can be reached.
@@ -135,8 +135,10 @@ impl Manager {
     pub(crate) async fn carry_out(&self, operation: &Operation, until: Instant) -> Result<(), ManageError> {
         let route = &self.0.route;
         let mut unclear = false;
+        let mut leadership = route.leadership.clone();
         loop {
-            let step = route.at_leader(until, || Step::Unclear, |leader| self.ask(leader, operation)).await;
+            let step =
+                route.at_leader(&mut leadership, until, || Step::Unclear, |leader| self.ask(leader, operation)).await;
             match step.unwrap_or(Step::Again) {
                 Step::Done => return Ok(()),
                 // It is gone because an earlier attempt has removed it.
@@ -149,7 +151,7 @@ impl Manager {
                 Step::Again => {}
                 Step::Unclear => unclear = true,
             }
-            if !route.pause(until).await {
+            if !pause(&mut leadership, until).await {
                 return Err(if unclear { ManageError::Unclear } else { ManageError::NotDone });
             }
         }

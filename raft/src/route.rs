@@ -64,14 +64,16 @@ impl Route {
     /// Proposes the batch to one leader after another until one answers or the time is over.
     pub(crate) async fn deliver(&self, batch: &Batch, until: Instant) -> Delivery {
         let mut unclear = 0;
+        let mut leadership = self.leadership.clone();
         loop {
-            let answer = self.at_leader(until, || Answer::Unclear, |leader| self.propose(leader, batch)).await;
+            let answer =
+                self.at_leader(&mut leadership, until, || Answer::Unclear, |leader| self.propose(leader, batch)).await;
             match answer.unwrap_or(Answer::NotTaken) {
                 Answer::NotTaken => {}
                 Answer::Unclear => unclear += 1,
                 answer => return Delivery { answer, unclear },
             }
-            if !self.pause(until).await {
+            if !pause(&mut leadership, until).await {
                 return Delivery { answer: if unclear > 0 { Answer::Unclear } else { Answer::NotTaken }, unclear };
             }
             self.metrics.proposal_retries.inc();
@@ -80,26 +82,28 @@ impl Route {
 
     /// The index that a read must wait for, from one leader after another. None: the time was over.
     pub(crate) async fn read_index(&self, until: Instant) -> Option<u64> {
+        let mut leadership = self.leadership.clone();
         loop {
-            let index = self.at_leader(until, || None, |leader| self.confirm(leader)).await;
+            let index = self.at_leader(&mut leadership, until, || None, |leader| self.confirm(leader)).await;
             if let Some(Some(index)) = index {
                 return Some(index);
             }
-            if !self.pause(until).await {
+            if !pause(&mut leadership, until).await {
                 return None;
             }
         }
     }
 
-    /// Asks the current leader, if there is one, for as long as it is the leader.
+    /// Asks the current leader, if there is one, for as long as it is the leader. `leadership` has been seen up to then.
     pub(crate) async fn at_leader<T, F: Future<Output = T>>(
         &self,
+        leadership: &mut watch::Receiver<Leadership>,
         until: Instant,
         lost: impl Fn() -> T,
         ask: impl FnOnce(Option<NodeId>) -> F,
     ) -> Option<T> {
-        let mut leadership = self.leadership.clone();
         let now = leadership.borrow_and_update().clone();
+        let mut leadership = leadership.clone();
         let leader = if now.is_leader { None } else { Some(now.leader.as_ref()?.id) };
         let ended = async {
             // An error means that the replica has stopped: the same end.
@@ -131,16 +135,15 @@ impl Route {
             Some(leader) => self.peers.read_index(leader).await,
         }
     }
+}
 
-    /// Waits a moment, or for another leader. False: the time is over, or the replica has stopped.
-    pub(crate) async fn pause(&self, until: Instant) -> bool {
-        let mut leadership = self.leadership.clone();
-        let end = until.min(Instant::now() + PAUSE);
-        tokio::select! {
-            biased;
-            changed = leadership.changed() => changed.is_ok(),
-            () = sleep_until(end) => end < until,
-        }
+/// Waits a moment, or for another leader than was asked last. False: the time is over, or the replica has stopped.
+pub(crate) async fn pause(leadership: &mut watch::Receiver<Leadership>, until: Instant) -> bool {
+    let end = until.min(Instant::now() + PAUSE);
+    tokio::select! {
+        biased;
+        changed = leadership.changed() => changed.is_ok(),
+        () = sleep_until(end) => end < until,
     }
 }
 
@@ -150,5 +153,28 @@ pub(crate) async fn propose_here(raft: &Raft, batch: Batch) -> Answer {
         Ok(response) => Answer::Outcomes(response.data),
         Err(RaftError::APIError(ClientWriteError::ForwardToLeader(_))) => Answer::NotTaken,
         Err(_) => Answer::Unclear,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures_util::FutureExt;
+
+    use super::*;
+
+    /// A retry that never waits fills the log of a leader whose answers get lost.
+    #[tokio::test]
+    async fn a_pause_ends_early_only_for_another_leader() {
+        let (sender, receiver) = watch::channel(Leadership::default());
+        let mut leadership = receiver.clone();
+        sender.send_replace(Leadership { term: 1, ..Leadership::default() });
+        leadership.borrow_and_update();
+        let (start, until) = (Instant::now(), Instant::now() + Duration::from_secs(1));
+        assert!(pause(&mut leadership, until).await);
+        assert!(start.elapsed() >= PAUSE);
+        sender.send_replace(Leadership { term: 2, ..Leadership::default() });
+        assert!(matches!(pause(&mut leadership, until).now_or_never(), Some(true)));
+        drop(sender);
+        assert!(!pause(&mut leadership, until).await);
     }
 }

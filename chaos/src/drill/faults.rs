@@ -205,8 +205,11 @@ async fn pause(stage: &mut Stage) -> anyhow::Result<String> {
     Ok(format!("stopped {}, {role}", stage.cluster.name(victim)))
 }
 
+/// From one replica to another.
+type Way = (usize, usize);
+
 /// All ways between one and the others, first those out of it, then those into it.
-fn ways(stage: &Stage, index: usize) -> (Vec<(usize, usize)>, Vec<(usize, usize)>) {
+fn ways(stage: &Stage, index: usize) -> (Vec<Way>, Vec<Way>) {
     stage.others(index).into_iter().map(|other| ((index, other), (other, index))).unzip()
 }
 
