@@ -9,6 +9,7 @@ use ipnet::IpNet;
 
 use crate::cli::ServeFlags;
 use crate::cli::{AuthorizationMode, TlsVersion};
+use crate::join::Token;
 use crate::server::Settings;
 
 #[derive(Debug, Clone)]
@@ -17,6 +18,7 @@ pub struct Config {
     pub data_dir: PathBuf,
     pub storage_memory_budget: usize,
     pub cluster: Cluster,
+    pub join: Option<Join>,
     pub pki_dir: Option<PathBuf>,
     pub listen: SocketAddr,
     /// What other machines reach this replica's API at.
@@ -42,6 +44,15 @@ pub struct Cluster {
     pub peer_address: Option<String>,
     /// Name to peer address; empty for a cluster of one.
     pub members: BTreeMap<String, String>,
+}
+
+/// The cluster to become a member of.
+#[derive(Debug, Clone)]
+pub struct Join {
+    /// Of a replica's API.
+    pub url: String,
+    pub token: Token,
+    pub learner: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -90,6 +101,7 @@ impl Config {
             return Err(error("--name", format!("{:?} is not a DNS label", flags.name), fix));
         }
         let cluster = cluster(&flags)?;
+        let join = join(&flags)?;
         if !cluster.members.is_empty() && flags.pki_dir.is_none() {
             let fix = "run `kontiki pki init --pki-dir DIR` once and give every replica that directory";
             return Err(error("--pki-dir", "replicas of one cluster share their authorities", fix));
@@ -120,6 +132,7 @@ impl Config {
             data_dir: flags.data_dir,
             storage_memory_budget: flags.storage_memory_budget,
             cluster,
+            join,
             pki_dir: flags.pki_dir,
             listen: SocketAddr::new(flags.bind_address, flags.secure_port),
             advertise,
@@ -217,6 +230,19 @@ fn cluster(flags: &ServeFlags) -> Result<Cluster, ConfigError> {
         }
         _ => Ok(Cluster { peer_address: Some(own.clone()), members }),
     }
+}
+
+fn join(flags: &ServeFlags) -> Result<Option<Join>, ConfigError> {
+    const FLAG: &str = "--join";
+    let Some((url, token)) = flags.join.clone().zip(flags.token.clone()) else { return Ok(None) };
+    let uri = url.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("https") && uri.host().is_some());
+    if uri.is_none() {
+        return Err(error(FLAG, format!("{url:?} is no server"), "write it as https://host:port"));
+    }
+    if flags.peer_address.is_none() {
+        return Err(error("--peer-address", "the other replicas must reach this one", "give host:port, with --join"));
+    }
+    Ok(Some(Join { url, token, learner: flags.learner }))
 }
 
 fn check_address(flag: &'static str, address: &str) -> Result<(), ConfigError> {

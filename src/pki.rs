@@ -4,6 +4,7 @@
 //! a second authority `peer-ca`. What belongs to one replica (`apiserver`, `peer`) is signed by these and lies in its
 //! data directory. Files appear whole or not at all, keys with mode 0600.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Write;
 use std::net::IpAddr;
@@ -63,7 +64,7 @@ struct Leaf<'a> {
 
 /// What all replicas of a cluster have in common.
 pub struct ClusterPki {
-    dir: PathBuf,
+    pub dir: PathBuf,
     pub authority: Authority,
     pub peer_authority: Authority,
     /// Signs service account tokens, PEM.
@@ -295,12 +296,39 @@ fn key_id(certificate: &X509Certificate<'_>, signer: bool) -> Option<Vec<u8>> {
     })
 }
 
-fn read(path: &Path) -> Result<String, Error> {
+/// What all replicas share, by file name, with the mode that a file has. A key may be missing where it is kept elsewhere.
+const SHARED: [(&str, u32); 6] = [
+    ("ca.key", 0o600),
+    ("ca.crt", 0o644),
+    ("peer-ca.key", 0o600),
+    ("peer-ca.crt", 0o644),
+    ("sa.pub", 0o644),
+    ("sa.key", 0o600),
+];
+
+/// The files in `dir` that all replicas share, for one that joins.
+pub fn pack(dir: &Path) -> Result<BTreeMap<String, String>, Error> {
+    let there = SHARED.into_iter().filter(|(name, _)| dir.join(name).exists());
+    there.map(|(name, _)| Ok((name.to_owned(), read(&dir.join(name))?))).collect()
+}
+
+/// Puts them in place; what else there may be is left out.
+pub fn unpack(dir: &Path, files: &BTreeMap<String, String>) -> Result<(), Error> {
+    fs::create_dir_all(dir).map_err(|e| fail(dir, e))?;
+    for (name, mode) in SHARED {
+        if let Some(content) = files.get(name) {
+            write(&dir.join(name), content, mode)?;
+        }
+    }
+    Ok(())
+}
+
+pub fn read(path: &Path) -> Result<String, Error> {
     fs::read_to_string(path).map_err(|e| fail(path, e))
 }
 
 /// Puts a file in place in one step, so that nobody sees half of it, now or after a crash.
-fn write(path: &Path, content: &str, mode: u32) -> Result<(), Error> {
+pub fn write(path: &Path, content: &str, mode: u32) -> Result<(), Error> {
     let mut temporary = path.as_os_str().to_owned();
     temporary.push(format!(".{}", std::process::id()));
     let temporary = PathBuf::from(temporary);

@@ -1,6 +1,7 @@
 //! What every request can reach: the replica, the resources that are served, the settings, the metrics.
 
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -54,6 +55,10 @@ pub struct Server {
     pub settings: Settings,
     /// Where other machines reach this replica: address and port.
     pub address: String,
+    /// Where the certificates and keys are that all replicas share.
+    pub shared_pki: PathBuf,
+    /// Replicas join one after another.
+    pub joining: tokio::sync::Mutex<()>,
     pub authenticator: Authenticator,
     pub authorizer: Authorizer,
     pub rbac: Arc<Rbac>,

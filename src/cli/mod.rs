@@ -1,7 +1,7 @@
-//! The command line: `kontiki serve`, `pki init`, `status`, `snapshot`, `verify`, `version`.
+//! The command line: `kontiki serve`, `pki init`, `status`, `member`, `leader`, `token`, `snapshot`, `verify`, `version`.
 
-mod client;
 mod foreign;
+mod member;
 mod pki;
 mod serve;
 mod snapshot;
@@ -48,6 +48,12 @@ enum Command {
     Pki(pki::PkiCommand),
     /// Show every replica: role, term, applied index and revision, lag, size
     Status(status::StatusFlags),
+    /// Show, remove and promote the replicas that the cluster has
+    Member(member::MemberCommand),
+    /// Choose who leads
+    Leader(member::LeaderCommand),
+    /// Let further replicas join
+    Token(member::TokenCommand),
     /// Save what a cluster holds, or begin a new cluster with it
     Snapshot(snapshot::SnapshotCommand),
     /// Read all that a stopped replica has on its disk and say what is wrong with it
@@ -74,6 +80,9 @@ pub fn run() -> ExitCode {
         Command::Serve(flags) => serve::run(*flags, &ignored),
         Command::Pki(command) => pki::run(command),
         Command::Status(flags) => status::run(flags),
+        Command::Member(command) => member::run_member(command),
+        Command::Leader(command) => member::run_leader(command),
+        Command::Token(command) => member::run_token(command),
         Command::Snapshot(command) => snapshot::run(command),
         Command::Verify(flags) => verify::run(flags),
         Command::Version(flags) => version::run(flags),
@@ -85,6 +94,19 @@ pub fn run() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Rows in columns, as kubectl prints them.
+fn table(rows: &[Vec<String>]) -> String {
+    let columns = rows.first().map_or(0, Vec::len);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let widths: Vec<usize> = (0..columns).map(width).collect();
+    let line = |row: &Vec<String>| {
+        let cells: Vec<String> =
+            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
+        format!("{}\n", cells.join("   ").trim_end())
+    };
+    rows.iter().map(line).collect()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
 use crate::config::Config;
+use crate::join::Token;
 use crate::quantity::Quantity;
 use crate::time::parse_duration;
 
@@ -18,7 +19,10 @@ use crate::time::parse_duration;
     kontiki serve --data-dir ./data --secure-port 6443\n\n  \
     kontiki serve --name n1 --data-dir ./n1 --secure-port 6443 --pki-dir ./pki \\\n      \
     --peer-address 127.0.0.1:7001 \\\n      \
-    --initial-cluster n1=127.0.0.1:7001,n2=127.0.0.1:7002,n3=127.0.0.1:7003")]
+    --initial-cluster n1=127.0.0.1:7001,n2=127.0.0.1:7002,n3=127.0.0.1:7003\n\n  \
+    # A further replica; `kontiki token create` prints the line\n  \
+    kontiki serve --name n4 --data-dir ./n4 --peer-address 10.0.0.4:7001 \\\n      \
+    --join https://10.0.0.1:6443 --token …")]
 pub struct ServeFlags {
     /// Where this replica keeps its state: log, objects, certificates
     #[arg(long, value_name = "dir", help_heading = REPLICA)]
@@ -35,6 +39,15 @@ pub struct ServeFlags {
     /// The certificates and keys that `kontiki pki init` made for all replicas. A replica alone makes its own
     #[arg(long, value_name = "dir", help_heading = REPLICA)]
     pub pki_dir: Option<PathBuf>,
+    /// The API of a replica of the cluster to join, as in https://10.0.0.1:6443. Counts on an empty data directory
+    #[arg(long, value_name = "url", requires = "token", conflicts_with = "initial_cluster", help_heading = REPLICA)]
+    pub join: Option<String>,
+    /// What `kontiki token create` has printed, for --join
+    #[arg(long, value_name = "string", requires = "join", help_heading = REPLICA)]
+    pub token: Option<Token>,
+    /// Stay a learner after joining: serve reads and watches, but don't vote
+    #[arg(long, requires = "join", help_heading = REPLICA)]
+    pub learner: bool,
 
     /// What the database may use for its caches and write buffers. The objects and their history, which are all in
     /// memory, come on top

@@ -14,7 +14,7 @@ use kontiki_raft::{Restore, restore};
 use kontiki_storage::{SnapshotHeader, check_archive};
 use serde_json::{Value, json};
 
-use super::client;
+use crate::client;
 use crate::kubeconfig::Kubeconfig;
 use crate::serve::SNAPSHOT;
 use crate::time::Time;

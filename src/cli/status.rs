@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context, bail};
 use clap::{Args, ValueEnum};
+use http::Method;
 use serde_json::Value;
 
-use super::client;
+use crate::client;
 use crate::object::Fields;
 use crate::serve::STATUS;
 
@@ -35,7 +36,7 @@ pub fn run(flags: StatusFlags) -> anyhow::Result<()> {
     let kubeconfig = client::kubeconfig(flags.kubeconfig)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     let answer = runtime.block_on(async {
-        let asked = tokio::time::timeout(TIMEOUT, client::get_json(&kubeconfig, STATUS)).await;
+        let asked = tokio::time::timeout(TIMEOUT, client::json(&kubeconfig, Method::GET, STATUS)).await;
         asked.unwrap_or_else(|_| bail!("no answer in {} seconds", TIMEOUT.as_secs()))
     });
     let answer = answer.with_context(|| format!("asking {}", kubeconfig.server))?;
@@ -81,15 +82,7 @@ fn table(answer: &Value) -> String {
             text("version"),
         ]);
     }
-    let widths: Vec<usize> = (0..rows[0].len())
-        .map(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0))
-        .collect();
-    let line = |row: &Vec<String>| {
-        let cells: Vec<String> =
-            row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}", width = *width)).collect();
-        format!("{}\n", cells.join("   ").trim_end())
-    };
-    rows.iter().map(line).collect()
+    super::table(&rows)
 }
 
 fn size(bytes: f64) -> String {

@@ -12,7 +12,7 @@ use hyper::body::{Body as _, Incoming};
 use prometheus::IntGauge;
 use tokio::time::Instant;
 
-use super::paths;
+use super::{members, paths};
 use crate::auth::impersonate::impersonated;
 use crate::auth::{Attributes, MASTERS, Peer, User};
 use crate::metrics::{Labels, METRICS};
@@ -65,6 +65,11 @@ impl Exchange {
             true => self.started + self.server.settings.request_timeout,
             false => self.started + timeout(&self.query, self.server.settings.request_timeout)?,
         };
+        if members::is_for_joining(&self.info.path) {
+            self.known = true;
+            let answered = tokio::time::timeout_at(deadline, members::joining(&self.server, &self.head, body)).await;
+            return answered.unwrap_or_else(|_| Err(ApiError::timeout("the replica was not taken in in time")));
+        }
         let mut user = self.authenticate(peer)?;
         if let Some(other) = impersonated(&user, &self.head.headers, &self.server.authorizer)? {
             user = Arc::new(other);

@@ -4,6 +4,7 @@ mod discovery;
 mod handle;
 mod limits;
 mod listen;
+mod members;
 mod openapi;
 mod paths;
 mod tls;
@@ -25,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 
 pub use limits::InFlight;
 use listen::Connections;
+pub use members::{LEADER, MEMBERS, TOKENS};
 pub use paths::{SNAPSHOT, STATUS};
 
 use crate::auth::rbac::Rbac;
@@ -34,6 +36,7 @@ use crate::cli::AuthorizationMode;
 use crate::config::{Config, ConfigError};
 use crate::discovery::Registry;
 use crate::health::Health;
+use crate::join::{self, Joining};
 use crate::loops::{self, Identity};
 use crate::metrics::METRICS;
 use crate::openapi::OpenApi;
@@ -43,6 +46,8 @@ use crate::version;
 
 /// How long requests that are under way may take once the replica stops.
 const DRAIN: Duration = Duration::from_secs(60);
+/// How long they may take when the replica has stopped for good.
+const LAST_WORDS: Duration = Duration::from_secs(3);
 /// How often a starting replica looks for a quorum again.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often certificates are looked at.
@@ -52,6 +57,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let joining = join::begin(&config).await?;
     let pki = Pki::ensure(&config)?;
     let authenticator = Authenticator::new(
         &config.authentication,
@@ -62,7 +68,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let tls = tls::server_config(config.tls_min_version, certificate.clone(), authenticator.verifier())?;
     // Before the state is opened, which takes longer than to see that somebody else listens there.
     let listener = bind(config.listen)?;
-    let replica = Replica::start(raft_config(&config, &pki)).await.context("the replica can't start")?;
+    let replica =
+        Replica::start(raft_config(&config, &pki, joining.as_ref())).await.context("the replica can't start")?;
     replica.register_metrics(&METRICS.registry)?;
 
     let address = SocketAddr::new(config.advertise, config.listen.port());
@@ -75,6 +82,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         registry: ArcSwap::new(registry),
         settings: config.settings.clone(),
         address: address.to_string(),
+        shared_pki: pki.cluster.dir.clone(),
+        joining: Default::default(),
         authenticator,
         authorizer: Authorizer::new(&config.authorization, rbac.clone()),
         rbac,
@@ -95,12 +104,22 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     tracing::info!(address = %config.listen, "serving");
 
     let stopped = tokio::select! {
-        never = get_ready(&server, &config, &pki, &identity) => match never {},
-        reason = replica.failed() => Err(anyhow::anyhow!("the replica has failed: {reason}")),
+        never = get_ready(&server, &config, &pki, &identity, joining) => match never {},
+        reason = replica.failed() => Err(reason),
         _ = terminate.recv() => Ok("SIGTERM"),
         _ = interrupt.recv() => Ok("SIGINT"),
     };
-    let reason = stopped?;
+    let reason = match stopped {
+        Ok(reason) => reason,
+        Err(reason) => {
+            server.health.set_terminating();
+            stopping.cancel();
+            // For those who only read; nothing can be written here any more.
+            let _ = timeout(LAST_WORDS, connections.closed()).await;
+            replica.shutdown().await;
+            anyhow::bail!("the replica has stopped: {reason}");
+        }
+    };
     tracing::info!(reason, "stopping");
     server.health.set_terminating();
     tokio::time::sleep(config.shutdown_delay).await;
@@ -127,7 +146,13 @@ async fn stop_showing(server: Arc<Server>) {
 }
 
 /// Catches up, makes what every cluster has, tells the person who started it, and keeps the loops running.
-async fn get_ready(server: &Arc<Server>, config: &Config, pki: &Pki, identity: &Arc<Identity>) -> Infallible {
+async fn get_ready(
+    server: &Arc<Server>,
+    config: &Config,
+    pki: &Pki,
+    identity: &Arc<Identity>,
+    joining: Option<Joining>,
+) -> Infallible {
     loop {
         match server.replica.read_barrier(Instant::now() + PATIENCE).await {
             Ok(_) => break,
@@ -135,6 +160,9 @@ async fn get_ready(server: &Arc<Server>, config: &Config, pki: &Pki, identity: &
         }
     }
     server.health.set_caught_up();
+    if let Some(joining) = joining {
+        tokio::spawn(joining.finish(server.clone(), config.clone()));
+    }
     while let Err(error) = bootstrap::ensure(server).await {
         tracing::warn!(%error, "making what every cluster has");
         tokio::time::sleep(AGAIN).await;
@@ -232,10 +260,11 @@ fn bind(address: SocketAddr) -> Result<TcpListener, ConfigError> {
     })
 }
 
-fn raft_config(config: &Config, pki: &Pki) -> kontiki_raft::Config {
+fn raft_config(config: &Config, pki: &Pki, joining: Option<&Joining>) -> kontiki_raft::Config {
     let mut raft = kontiki_raft::Config::new(&config.name, &config.data_dir);
     raft.storage.memory_budget = config.storage_memory_budget;
     raft.version = version::OWN.into();
+    raft.invitation = joining.and_then(|joining| joining.invitation.clone());
     raft.client_url = format!("https://{}", SocketAddr::new(config.advertise, config.listen.port()));
     if let Some(address) = &config.cluster.peer_address {
         raft.peer_address = address.clone();

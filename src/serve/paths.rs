@@ -11,8 +11,10 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::handle::plain;
+use super::members::{self, LEADER, MEMBERS, TOKENS};
 use super::{discovery, openapi};
 use crate::discovery::documents;
+use crate::join::{AUTHORITY, JOIN};
 use crate::metrics::METRICS;
 use crate::object::Fields;
 use crate::request::{Query, RequestInfo};
@@ -60,6 +62,7 @@ pub async fn answer(
             only_get(head)?;
             return snapshot(server, query).await.map(Some);
         }
+        _ if path.starts_with("/kontiki/") => return members::answer(server, head, path, query).await,
         _ if path.starts_with("/openapi/") => {
             only_get(head)?;
             return openapi::answer(server, path, &head.headers).await;
@@ -101,8 +104,13 @@ fn index(server: &Server) -> Response<Body> {
         "/openapi/v3/",
         "/openid/v1/jwks",
         "/version",
+        AUTHORITY,
+        JOIN,
+        LEADER,
+        MEMBERS,
         SNAPSHOT,
         STATUS,
+        TOKENS,
     ];
     let others = others.into_iter().chain(checks.iter().map(String::as_str));
     pretty(&documents::root_paths(&server.registry(), others))
@@ -185,11 +193,11 @@ async fn snapshot(server: &Server, query: &Query) -> Result<Response<Body>> {
 }
 
 /// JSON for the eyes, as Go's `json.MarshalIndent` writes it.
-fn pretty(value: &Value) -> Response<Body> {
+pub(super) fn pretty(value: &Value) -> Response<Body> {
     with_type("application/json", crate::codec::to_pretty(value).into())
 }
 
-fn with_type(content_type: &'static str, bytes: Bytes) -> Response<Body> {
+pub(super) fn with_type(content_type: &'static str, bytes: Bytes) -> Response<Body> {
     let mut response = Response::new(Body::full(bytes));
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response
