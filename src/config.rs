@@ -42,6 +42,8 @@ pub struct Config {
 pub struct Cluster {
     /// This replica's.
     pub peer_address: Option<String>,
+    /// Where it listens for the others, if not there.
+    pub peer_bind: Option<SocketAddr>,
     /// Name to peer address; empty for a cluster of one.
     pub members: BTreeMap<String, String>,
 }
@@ -215,8 +217,9 @@ fn cluster(flags: &ServeFlags) -> Result<Cluster, ConfigError> {
     if let Some(address) = &flags.peer_address {
         check_address("--peer-address", address)?;
     }
+    let peer_bind = flags.peer_bind_address;
     if members.is_empty() {
-        return Ok(Cluster { peer_address: flags.peer_address.clone(), members });
+        return Ok(Cluster { peer_address: flags.peer_address.clone(), peer_bind, members });
     }
     let Some(own) = members.get(&flags.name) else {
         let names: Vec<&str> = members.keys().map(String::as_str).collect();
@@ -228,7 +231,7 @@ fn cluster(flags: &ServeFlags) -> Result<Cluster, ConfigError> {
             let problem = format!("{address} is not what --initial-cluster gives {} ({own})", flags.name);
             Err(error("--peer-address", problem, "make the two the same"))
         }
-        _ => Ok(Cluster { peer_address: Some(own.clone()), members }),
+        _ => Ok(Cluster { peer_address: Some(own.clone()), peer_bind, members }),
     }
 }
 

@@ -32,9 +32,21 @@ fn the_leader_is_killed() {
 
 #[test]
 fn replicas_are_killed_and_stopped() {
-    for fault in ["kill-follower", "restart-all", "pause", "rolling-restart"] {
+    for fault in ["kill-follower", "restart-all", "pause"] {
         drill(fault, "1");
     }
+}
+
+#[test]
+fn what_is_planned_is_not_noticed() {
+    for fault in ["rolling-restart", "transfer", "churn"] {
+        drill(fault, "1");
+    }
+}
+
+#[test]
+fn a_lost_replica_is_replaced() {
+    drill("replace", "1");
 }
 
 #[test]

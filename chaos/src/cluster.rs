@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, bail};
 use rustix::process::Signal;
 use serde::Deserialize;
+use serde_json::Value;
 
 use crate::balancer::Balancer;
 use crate::client::{Access, Client};
@@ -70,16 +71,19 @@ struct Replica {
     child: Option<Child>,
     /// Stopped for a while, and can't answer.
     paused: bool,
+    /// No member any more.
+    gone: bool,
 }
 
 /// A running cluster. Dropping it kills the replicas.
 pub struct Cluster {
     binary: PathBuf,
+    serve_flags: Vec<String>,
     replicas: Vec<Replica>,
     pub kubeconfig: PathBuf,
     /// By the balancer.
     pub access: Access,
-    _balancer: Balancer,
+    balancer: Balancer,
     // After the replicas that live in it.
     rig: Rig,
     dir: PathBuf,
@@ -127,53 +131,26 @@ impl Cluster {
         }
         let members: Vec<String> =
             names.iter().zip(&places).map(|(name, place)| format!("{name}={}", place.peer)).collect();
-        let mut replicas = Vec::new();
-        for (name, place) in names.into_iter().zip(places) {
-            let text = |text: &str| text.to_owned();
-            let mut command = vec![
-                text("serve"),
-                text("--name"),
-                name.clone(),
-                text("--data-dir"),
-                dir.join(&name).display().to_string(),
-                text("--bind-address"),
-                place.ip.to_string(),
-                text("--secure-port"),
-                place.secure_port.to_string(),
-                text("--peer-address"),
-                place.peer.to_string(),
-                text("--initial-cluster"),
-                members.join(","),
-                text("--pki-dir"),
-                pki.display().to_string(),
-            ];
-            if let Some(listen) = place.peer_listen {
-                command.extend([text("--peer-bind-address"), listen.to_string()]);
-            }
-            command.extend(args.serve_flags.iter().cloned());
-            let address = SocketAddr::new(place.ip, place.secure_port);
-            replicas.push(Replica {
-                address,
-                client: access.at(&format!("https://{address}")).client(),
-                log: dir.join(format!("{name}.log")),
-                name,
-                place,
-                command,
-                child: None,
-                paused: false,
-            });
-        }
-        let backends: Vec<SocketAddr> = replicas.iter().map(|replica| replica.address).collect();
-        let balancer = Balancer::start(args.listen, &backends, &access).await?;
+        let balancer = Balancer::start(args.listen, &access).await?;
         let access = access.at(&format!("https://{}", balancer.address));
         let kubeconfig = dir.join("balancer.kubeconfig");
         let text = std::fs::read_to_string(&admin)?;
         let line = text.lines().find_map(|line| line.trim().strip_prefix("server:")).context("no server")?;
         std::fs::write(&kubeconfig, text.replace(line.trim(), &access.server))?;
-        let mut cluster =
-            Cluster { binary, replicas, kubeconfig, access, _balancer: balancer, rig, dir, _temporary: temporary };
-        for index in cluster.all() {
-            cluster.start_again(index)?;
+        let mut cluster = Cluster {
+            binary,
+            serve_flags: args.serve_flags.clone(),
+            replicas: Vec::new(),
+            kubeconfig,
+            access,
+            balancer,
+            rig,
+            dir,
+            _temporary: temporary,
+        };
+        let how = ["--initial-cluster".into(), members.join(","), "--pki-dir".into(), pki.display().to_string()];
+        for (name, place) in names.into_iter().zip(places) {
+            cluster.begin(name, place, &how)?;
         }
         for index in cluster.all() {
             cluster.wait_ready(index).await?;
@@ -181,17 +158,101 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// Starts a replica, which belongs to the cluster as these flags say, and lets the balancer know of it.
+    fn begin(&mut self, name: String, place: Place, how: &[String]) -> anyhow::Result<usize> {
+        let mut command: Vec<String> = [
+            "serve",
+            "--name",
+            &name,
+            "--data-dir",
+            &self.dir.join(&name).display().to_string(),
+            "--bind-address",
+            &place.ip.to_string(),
+            "--secure-port",
+            &place.secure_port.to_string(),
+            "--peer-address",
+            &place.peer.to_string(),
+        ]
+        .map(str::to_owned)
+        .into();
+        if let Some(listen) = place.peer_listen {
+            command.extend(["--peer-bind-address".to_owned(), listen.to_string()]);
+        }
+        command.extend(how.iter().chain(&self.serve_flags).cloned());
+        let address = SocketAddr::new(place.ip, place.secure_port);
+        self.replicas.push(Replica {
+            address,
+            client: self.access.at(&format!("https://{address}")).client(),
+            log: self.dir.join(format!("{name}.log")),
+            name,
+            place,
+            command,
+            child: None,
+            paused: false,
+            gone: false,
+        });
+        let index = self.replicas.len() - 1;
+        self.start_again(index)?;
+        self.balancer.add(address);
+        Ok(index)
+    }
+
+    /// Lets a new replica join, and waits until it is a voter.
+    pub async fn join(&mut self) -> anyhow::Result<usize> {
+        let token: Value = serde_json::from_str(&self.kontiki(&["token", "create", "-o", "json"]).await?)?;
+        let token = token["token"].as_str().context("kontiki token create prints no token")?;
+        let index = self.replicas.len();
+        let name = format!("n{}", index + 1);
+        let place = self.rig.place(index, &name, &self.dir.join(&name)).await?;
+        let how = ["--join".into(), self.access.server.clone(), "--token".into(), token.to_owned()];
+        self.begin(name, place, &how)?;
+        self.wait_ready(index).await?;
+        let began = Instant::now();
+        loop {
+            let members: Value = serde_json::from_str(&self.kontiki(&["member", "list", "-o", "json"]).await?)?;
+            let all = members["members"].as_array().map(Vec::as_slice).unwrap_or_default();
+            if all.iter().any(|member| member["name"] == self.name(index) && member["role"] == "Voter") {
+                return Ok(index);
+            }
+            if began.elapsed() > START_TIMEOUT {
+                bail!("{} isn't promoted after {START_TIMEOUT:?}; {}", self.name(index), self.log_tail(index));
+            }
+            tokio::time::sleep(POLL * 5).await;
+        }
+    }
+
+    /// Takes a replica that has stopped out of the cluster, with its data.
+    pub async fn remove(&mut self, index: usize) -> anyhow::Result<()> {
+        self.balancer.remove(self.replicas[index].address);
+        self.kontiki(&["member", "remove", self.name(index)]).await?;
+        let replica = &mut self.replicas[index];
+        replica.gone = true;
+        replica.place.volume = None;
+        std::fs::remove_dir_all(self.dir.join(&replica.name))?;
+        Ok(())
+    }
+
+    /// What a `kontiki` command prints that an operator gives through the balancer.
+    pub async fn kontiki(&self, args: &[&str]) -> anyhow::Result<String> {
+        let output = tokio::process::Command::new(&self.binary)
+            .args(args)
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .output()
+            .await?;
+        if !output.status.success() {
+            bail!("kontiki {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
+        }
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
     pub fn pids(&self) -> Vec<u32> {
         self.replicas.iter().filter_map(|replica| replica.child.as_ref().map(Child::id)).collect()
     }
 
-    pub fn len(&self) -> usize {
-        self.replicas.len()
-    }
-
-    /// The places of all replicas.
-    pub fn all(&self) -> std::ops::Range<usize> {
-        0..self.replicas.len()
+    /// The places of all members.
+    pub fn all(&self) -> Vec<usize> {
+        (0..self.replicas.len()).filter(|index| !self.replicas[*index].gone).collect()
     }
 
     pub fn name(&self, index: usize) -> &str {
@@ -243,7 +304,7 @@ impl Cluster {
 
     /// The place of the replica that leads, once there is one: one that leads in the latest term that anyone knows of.
     pub async fn leader(&self) -> anyhow::Result<usize> {
-        self.leader_among(&self.all().collect::<Vec<_>>()).await
+        self.leader_among(&self.all()).await
     }
 
     /// The same, as these know it.
@@ -370,7 +431,7 @@ impl Drop for Replica {
 
 pub async fn run(args: Args) -> anyhow::Result<()> {
     let cluster = Cluster::start(&args, &BTreeSet::new()).await?;
-    println!("{} replicas behind {}", cluster.len(), cluster.access.server);
+    println!("{} replicas behind {}", cluster.all().len(), cluster.access.server);
     println!("data and logs: {}", cluster.dir().display());
     println!("process ids: {}", cluster.pids().iter().map(u32::to_string).collect::<Vec<_>>().join(" "));
     println!("export KUBECONFIG={}", cluster.kubeconfig.display());

@@ -1,6 +1,6 @@
 //! `kontiki serve`: the flags. Names, meanings and defaults are kube-apiserver's where it has the flag.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -33,6 +33,9 @@ pub struct ServeFlags {
     /// Where the other replicas reach this one. With replicas on one machine every one needs its own port
     #[arg(long, value_name = "host:port", help_heading = REPLICA)]
     pub peer_address: Option<String>,
+    /// Where to listen for the other replicas, if they reach this one by another way (a proxy, a forwarded port)
+    #[arg(long, value_name = "ip:port", requires = "peer_address", help_heading = REPLICA)]
+    pub peer_bind_address: Option<SocketAddr>,
     /// All replicas of a new cluster, this one included: name=host:port,… Later starts go by what the data directory says
     #[arg(long, value_name = "name=host:port,...", value_delimiter = ',', help_heading = REPLICA)]
     pub initial_cluster: Vec<String>,

@@ -268,7 +268,7 @@ fn raft_config(config: &Config, pki: &Pki, joining: Option<&Joining>) -> kontiki
     raft.client_url = format!("https://{}", SocketAddr::new(config.advertise, config.listen.port()));
     if let Some(address) = &config.cluster.peer_address {
         raft.peer_address = address.clone();
-        raft.peer_listen = Some(peer_listen(address));
+        raft.peer_listen = Some(config.cluster.peer_bind.unwrap_or_else(|| peer_listen(address)));
         raft.initial_cluster = config.cluster.members.clone().into_iter().collect();
         raft.tls = Some(PeerTls {
             chain: pki.replica.peer.certificate.clone().into_bytes(),

@@ -7,7 +7,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use rand::Rng;
 use rand::rngs::StdRng;
-use rand::seq::SliceRandom;
+use rand::seq::IndexedRandom;
 
 use super::clients::probe;
 use crate::cluster::Cluster;
@@ -19,6 +19,8 @@ pub struct Fault {
     pub needs: &'static [Need],
     /// Replicas are told beforehand: no request through the balancer may fail.
     pub planned: bool,
+    /// Replicas go for good: clients only talk to the balancer.
+    pub removes: bool,
     /// Replicas stop answering with their connections open.
     pub mute: bool,
     pub inflict: Inflict,
@@ -36,8 +38,15 @@ pub struct Stage {
     pub violations: Vec<String>,
 }
 
-const PLAIN: Fault =
-    Fault { name: "", about: "", needs: &[], planned: false, mute: false, inflict: |stage| kill_leader(stage).boxed() };
+const PLAIN: Fault = Fault {
+    name: "",
+    about: "",
+    needs: &[],
+    planned: false,
+    removes: false,
+    mute: false,
+    inflict: |stage| kill_leader(stage).boxed(),
+};
 
 pub const FAULTS: &[Fault] = &[
     Fault {
@@ -128,6 +137,28 @@ pub const FAULTS: &[Fault] = &[
         inflict: |stage| rolling_restart(stage).boxed(),
         ..PLAIN
     },
+    Fault {
+        name: "transfer",
+        about: "hand the leadership over, three times (kontiki leader transfer)",
+        planned: true,
+        inflict: |stage| transfer(stage).boxed(),
+        ..PLAIN
+    },
+    Fault {
+        name: "churn",
+        about: "let a new replica join and be promoted, then stop an old one and remove it",
+        planned: true,
+        removes: true,
+        inflict: |stage| churn(stage).boxed(),
+        ..PLAIN
+    },
+    Fault {
+        name: "replace",
+        about: "kill -9 a replica, lose its data, and let a new one take its place",
+        removes: true,
+        inflict: |stage| replace(stage).boxed(),
+        ..PLAIN
+    },
 ];
 
 /// A replica that is cut off has noticed after this.
@@ -139,14 +170,13 @@ impl Stage {
     }
 
     fn any(&mut self) -> usize {
-        self.rng.random_range(self.cluster.all())
+        let all = self.cluster.all();
+        all[self.rng.random_range(0..all.len())]
     }
 
     async fn follower(&mut self) -> anyhow::Result<usize> {
         let leader = self.cluster.leader().await?;
-        let mut others: Vec<usize> = self.cluster.all().filter(|index| *index != leader).collect();
-        others.shuffle(&mut self.rng);
-        match others.first() {
+        match self.others(leader).choose(&mut self.rng) {
             Some(follower) => Ok(*follower),
             None => bail!("a cluster of one has no follower"),
         }
@@ -164,7 +194,7 @@ impl Stage {
     }
 
     fn others(&self, index: usize) -> Vec<usize> {
-        self.cluster.all().filter(|other| *other != index).collect()
+        self.cluster.all().into_iter().filter(|other| *other != index).collect()
     }
 }
 
@@ -300,7 +330,7 @@ async fn failed_sync(stage: &mut Stage) -> anyhow::Result<String> {
 
 async fn full_disk(stage: &mut Stage) -> anyhow::Result<String> {
     let (victim, role) = stage.leader_or_any().await?;
-    let victims = if stage.rng.random_bool(0.3) { stage.cluster.all().collect() } else { vec![victim] };
+    let victims = if stage.rng.random_bool(0.3) { stage.cluster.all() } else { vec![victim] };
     for victim in &victims {
         stage.cluster.volume(*victim)?.fill()?;
     }
@@ -339,4 +369,31 @@ async fn rolling_restart(stage: &mut Stage) -> anyhow::Result<String> {
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
     Ok("restarted all, one after the other".into())
+}
+
+async fn transfer(stage: &mut Stage) -> anyhow::Result<String> {
+    let mut leaders = vec![stage.cluster.leader().await?];
+    for _ in 0..3 {
+        stage.cluster.kontiki(&["leader", "transfer"]).await?;
+        leaders.push(stage.cluster.leader().await?);
+        tokio::time::sleep(Duration::from_millis(300)).await;
+    }
+    let names: Vec<&str> = leaders.into_iter().map(|index| stage.cluster.name(index)).collect();
+    Ok(format!("led: {}", names.join(", ")))
+}
+
+async fn churn(stage: &mut Stage) -> anyhow::Result<String> {
+    let (old, role) = stage.leader_or_any().await?;
+    let new = stage.cluster.join().await?;
+    stage.cluster.stop(old).await?;
+    stage.cluster.remove(old).await?;
+    Ok(format!("{} joined, {}, {role}, was removed", stage.cluster.name(new), stage.cluster.name(old)))
+}
+
+async fn replace(stage: &mut Stage) -> anyhow::Result<String> {
+    let (old, role) = stage.leader_or_any().await?;
+    stage.cluster.kill(old)?;
+    stage.cluster.remove(old).await?;
+    let new = stage.cluster.join().await?;
+    Ok(format!("{}, {role}, was lost, {} took its place", stage.cluster.name(old), stage.cluster.name(new)))
 }

@@ -106,7 +106,7 @@ async fn drill(args: &Args, faults: &[&'static Fault]) -> anyhow::Result<ExitCod
     let cluster = Cluster::start(&args.cluster, &needs).await?;
     eprintln!(
         "{} replicas behind {}, {}; logs in {}; seed {seed}",
-        cluster.len(),
+        cluster.all().len(),
         cluster.access.server,
         cluster.network(),
         cluster.dir().display()
@@ -145,10 +145,10 @@ async fn round(
     number: usize,
     kept: Option<&mut File>,
 ) -> anyhow::Result<Round> {
-    let cluster = &stage.cluster;
+    let (cluster, all) = (&stage.cluster, stage.cluster.all());
     let way = |number: usize| match number % 2 {
-        0 => Way { client: cluster.access.client(), balanced: true },
-        _ => Way { client: cluster.replica_client(number / 2 % cluster.len()), balanced: false },
+        1 if !fault.removes => Way { client: cluster.replica_client(all[number / 2 % all.len()]), balanced: false },
+        _ => Way { client: cluster.access.client(), balanced: true },
     };
     let clients = (0..args.clients).map(way).collect();
     let watchers = (0..args.watchers).map(|number| way(number).client).collect();
@@ -188,7 +188,8 @@ async fn round(
 async fn differences(cluster: &Cluster, revision: u64) -> anyhow::Result<Option<String>> {
     let began = Instant::now();
     loop {
-        let states = futures_util::future::try_join_all(cluster.all().map(|index| cluster.own_status(index))).await;
+        let states =
+            futures_util::future::try_join_all(cluster.all().into_iter().map(|index| cluster.own_status(index))).await;
         // Something is written now and then by the replicas themselves: hashes are of the same revision or say nothing.
         if let Ok(states) = &states
             && states.iter().all(|state| state.revision == states[0].revision && state.revision >= revision)
