@@ -9,6 +9,7 @@ mod dedup;
 mod disk;
 mod event;
 mod key;
+mod meter;
 mod record;
 mod snapshot;
 mod state;
@@ -20,6 +21,7 @@ pub use archive::{Archive, ArchiveError, Beginning, SnapshotHeader, check_archiv
 pub use command::{Command, Condition, LogPosition, Outcome, Proposal, Transaction, Write};
 pub use event::{Compacted, Cursor, Event};
 pub use key::Key;
+pub use meter::{DatabaseStats, Meter};
 pub use record::Record;
 pub use snapshot::{Export, Ready, SnapshotError, Staged};
 pub use state::HistoryBound;
