@@ -6,6 +6,8 @@ mod audit;
 mod barrier;
 mod config;
 mod format;
+#[doc(hidden)]
+pub mod fuzz;
 mod host;
 mod identity;
 mod log;

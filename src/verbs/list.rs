@@ -269,7 +269,7 @@ const EXPIRED: &str = "The provided continue parameter is too old to display a c
                        first chunk was returned and now may show up in the list.";
 
 #[derive(Serialize, Deserialize)]
-struct Token {
+pub struct Token {
     #[serde(rename = "v")]
     format: String,
     /// Negative: whatever is there now.
@@ -287,11 +287,11 @@ impl Token {
         Token { format: FORMAT.into(), revision: revision as i64, start: format!("{key}\0") }
     }
 
-    fn encode(&self) -> String {
+    pub fn encode(&self) -> String {
         BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
     }
 
-    fn decode(text: &str) -> std::result::Result<Token, String> {
+    pub fn decode(text: &str) -> std::result::Result<Token, String> {
         let bytes =
             BASE64_URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| "illegal base64 data".to_owned())?;
         let token: Token = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;

@@ -1,6 +1,7 @@
 //! The one place where values become bytes. Every encoding starts with a format version byte; what is kept on disk
 //! carries a checksum over its key and its body as well, so a torn, flipped or misplaced row is found when it is read.
-//! Decoding takes arbitrary bytes: it never panics and never allocates more than [`LIMIT`] on the word of its input.
+//! Decoding takes arbitrary bytes: it never panics, and what it allocates on the word of its input is bounded by how much
+//! input there is.
 
 use bincode::config::{Configuration, Limit, LittleEndian, Varint};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -10,7 +11,7 @@ pub const FORMAT: u8 = 1;
 /// No single encoded value may be larger: objects are bounded to 3 MiB, a log entry holds a bounded batch of them.
 pub const LIMIT: usize = 256 << 20;
 
-const CONFIG: Configuration<LittleEndian, Varint, Limit<LIMIT>> = bincode::config::standard().with_limit::<LIMIT>();
+type Config<const MOST: usize> = Configuration<LittleEndian, Varint, Limit<MOST>>;
 const CHECKSUM: usize = 4;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -69,13 +70,25 @@ fn version(bytes: &[u8]) -> Result<&[u8], CodecError> {
 }
 
 fn append<T: Serialize + ?Sized>(out: &mut Vec<u8>, value: &T) -> Result<(), CodecError> {
-    bincode::serde::encode_into_std_write(value, out, CONFIG).map_err(|e| CodecError::Malformed(e.to_string()))?;
+    let config = Config::<LIMIT>::default();
+    bincode::serde::encode_into_std_write(value, out, config).map_err(|e| CodecError::Malformed(e.to_string()))?;
     Ok(())
 }
 
 fn body<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> {
+    // bincode makes room for as many bytes as a length says before it looks whether they are there. No value counts as
+    // more than 16 times its bytes (a small u128 does).
+    match bytes.len() {
+        ..=0x1_0000 => read::<T, { 16 * 0x1_0000 }>(bytes),
+        0x1_0001..=0x10_0000 => read::<T, { 16 * 0x10_0000 }>(bytes),
+        _ => read::<T, LIMIT>(bytes),
+    }
+}
+
+fn read<'a, T: Deserialize<'a>, const MOST: usize>(bytes: &'a [u8]) -> Result<T, CodecError> {
+    let config = Config::<MOST>::default();
     let (value, used) =
-        bincode::serde::borrow_decode_from_slice(bytes, CONFIG).map_err(|e| CodecError::Malformed(e.to_string()))?;
+        bincode::serde::borrow_decode_from_slice(bytes, config).map_err(|e| CodecError::Malformed(e.to_string()))?;
     match bytes.len() - used {
         0 => Ok(value),
         more => Err(CodecError::Trailing(more)),
@@ -95,5 +108,17 @@ impl Serialize for Blob<'_> {
 impl<'de: 'a, 'a> Deserialize<'de> for Blob<'a> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Blob<'a>, D::Error> {
         <&[u8] as de::Deserialize>::deserialize(from).map(Blob)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_length_without_its_bytes_makes_no_room() {
+        let length = encode(&200_000_000u64).expect("a number");
+        let outcome = decode::<String>(&[&length[..], b"short"].concat());
+        assert!(matches!(&outcome, Err(CodecError::Malformed(why)) if why.contains("Limit")), "{outcome:?}");
     }
 }

@@ -304,7 +304,7 @@ impl Frames {
     }
 }
 
-fn take_frame(buffer: &mut BytesMut) -> Result<Option<Bytes>, FrameError> {
+pub(super) fn take_frame(buffer: &mut BytesMut) -> Result<Option<Bytes>, FrameError> {
     let Some(prefix) = buffer.first_chunk::<4>() else { return Ok(None) };
     let length = u32::from_be_bytes(*prefix) as usize;
     if length > FRAME {

@@ -1,5 +1,6 @@
 //! The other replicas: connections to them, what is asked of them, and what they are answered.
 
+pub(crate) mod fuzz;
 mod http;
 mod link;
 mod message;
