@@ -20,6 +20,7 @@ pub struct Config {
     pub cluster: Cluster,
     pub join: Option<Join>,
     pub pki_dir: Option<PathBuf>,
+    pub lease_reads: bool,
     pub listen: SocketAddr,
     /// What other machines reach this replica's API at.
     pub advertise: IpAddr,
@@ -136,6 +137,7 @@ impl Config {
             cluster,
             join,
             pki_dir: flags.pki_dir,
+            lease_reads: flags.leader_lease_reads,
             listen: SocketAddr::new(flags.bind_address, flags.secure_port),
             advertise,
             external_hostname: flags.external_hostname,

@@ -16,9 +16,7 @@ use tokio::time::MissedTickBehavior;
 use crate::config::StartError;
 use crate::host::watch;
 use crate::log::Log;
-use crate::metrics::Metrics;
-use crate::peer::Peers;
-use crate::route::Raft;
+use crate::route::Route;
 use crate::types::NodeId;
 
 const ROW: &[u8] = b"m/divergence";
@@ -70,12 +68,10 @@ impl Standing {
 }
 
 pub(crate) struct Audit {
-    pub(crate) raft: Raft,
-    pub(crate) peers: Peers,
+    pub(crate) route: Route,
     pub(crate) store: Store,
     pub(crate) standing: Standing,
     pub(crate) every: Duration,
-    pub(crate) metrics: Metrics,
 }
 
 impl Audit {
@@ -85,24 +81,24 @@ impl Audit {
         loop {
             ticks.tick().await;
             let diverged = self.standing.has_diverged();
-            self.raft.runtime_config().elect(!diverged);
+            self.route.raft.runtime_config().elect(!diverged);
             let (revision, hash) = self.store.state_hash();
-            let others = self.peers.state_hashes(revision, self.every).await;
+            let others = self.route.peers.state_hashes(revision, self.every).await;
             if others.is_empty() {
                 continue;
             }
-            self.metrics.state_comparisons.inc();
-            let members = self.raft.metrics().borrow_watched().membership_config.nodes().count();
+            self.route.metrics.state_comparisons.inc();
+            let members = self.route.raft.metrics().borrow_watched().membership_config.nodes().count();
             let hashes: Vec<_> = others.values().copied().collect();
             match judge(hash, &hashes, members) {
                 Verdict::Agreed => {}
                 Verdict::Unclear => {
-                    self.metrics.state_mismatches.inc();
+                    self.route.metrics.state_mismatches.inc();
                     let hashes = format!("{hashes:016x?}");
                     tracing::error!(revision, hash = format!("{hash:016x}"), hashes, "replicas differ in their state");
                 }
                 Verdict::Contradicted(expected) => {
-                    self.metrics.state_mismatches.inc();
+                    self.route.metrics.state_mismatches.inc();
                     if !diverged {
                         tracing::error!(
                             revision,
@@ -121,14 +117,14 @@ impl Audit {
 
     /// In favour of a voter with the right state.
     async fn give_up_leadership(&self, others: &BTreeMap<NodeId, u64>, expected: u64) {
-        self.raft.runtime_config().elect(false);
-        let raft = self.raft.metrics().borrow_watched().clone();
+        self.route.raft.runtime_config().elect(false);
+        let raft = self.route.raft.metrics().borrow_watched().clone();
         if raft.state != ServerState::Leader {
             return;
         }
         let heir = raft.membership_config.voter_ids().find(|id| others.get(id) == Some(&expected));
         if let Some(heir) = heir
-            && let Err(error) = self.raft.trigger().transfer_leader(heir).await
+            && let Err(error) = self.route.transfer_leader(heir).await
         {
             tracing::warn!(%error, "the leadership was not handed over");
         }

@@ -30,6 +30,19 @@ pub struct Config {
     pub storage: kontiki_storage::Options,
     pub timing: Timing,
     pub limits: Limits,
+    pub reads: Reads,
+}
+
+/// How a leader makes sure, before a linearizable read, that it still is the leader.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Reads {
+    /// It asks a quorum (ReadIndex). Holds whatever clocks do.
+    #[default]
+    Quorum,
+    /// It counts on the lease that its last heartbeats brought: a follower that has heard from it elects nobody else for
+    /// [`Timing::election_max`]. Holds as long as no replica's monotonic clock runs faster than the leader's by so much that
+    /// it sees `election_max` pass before the leader does, and none stands still while the machine is suspended.
+    Lease,
 }
 
 impl Config {
@@ -48,6 +61,7 @@ impl Config {
             storage: kontiki_storage::Options::default(),
             timing: Timing::default(),
             limits: Limits::default(),
+            reads: Reads::default(),
         }
     }
 }

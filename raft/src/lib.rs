@@ -25,7 +25,7 @@ mod verify;
 
 pub use audit::Divergence;
 pub use barrier::BarrierError;
-pub use config::{Config, Limits, StartError, Timing};
+pub use config::{Config, Limits, Reads, StartError, Timing};
 pub use identity::Invitation;
 pub use membership::{ManageError, MemberInfo, Operation, Refusal};
 pub use peer::{MEMBER_DNS_NAME, MEMBER_ORGANIZATION, NotMember, PeerTls, member_common_name, member_name};

@@ -245,7 +245,7 @@ impl Manager {
         let to = to.map_or(best, |to| voters.contains(&to).then_some(to)).ok_or(TransferError::NoTarget)?;
         let mut leadership = route.leadership.clone();
         tracing::info!(to = route.peers.name_of(to), "handing the leadership over");
-        route.raft.trigger().transfer_leader(to).await.map_err(|_| TransferError::NotLeader)?;
+        route.transfer_leader(to).await.map_err(|_| TransferError::NotLeader)?;
         let taken = leadership.wait_for(|now| !now.is_leader && now.leader.is_some());
         match timeout(HANDOVER, taken).await {
             Ok(Ok(_)) => Ok(()),

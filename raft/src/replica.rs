@@ -12,11 +12,11 @@ use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, timeout};
+use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
 
 use crate::audit::{Audit, Divergence, Standing};
 use crate::barrier::{Barrier, BarrierError};
-use crate::config::{Config, Limits, StartError};
+use crate::config::{Config, Limits, Reads, StartError};
 use crate::format::decode_membership;
 use crate::host::{self, watch};
 use crate::identity::{self, Founders, Identity, Invitation};
@@ -194,6 +194,10 @@ impl Replica {
         let standing = Standing::read(&log)?;
         let machine = Machine::new(store.clone(), log.clone(), applied, standing.clone(), metrics.clone());
         let network = Network::new(peers.clone());
+        if config.reads == Reads::Lease {
+            // What this replica promised a leader before it stopped, it doesn't know any more.
+            sleep(config.timing.election_max).await;
+        }
         let raft = openraft::Raft::new(identity.node, raft_config(&config)?, network, log.clone(), machine).await;
         let raft: Raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
         if log.is_pristine() && identity.is_founder() {
@@ -211,6 +215,8 @@ impl Replica {
             raft: raft.clone(),
             peers: peers.clone(),
             leadership: leadership.clone(),
+            reads: config.reads,
+            transferred: Arc::default(),
             metrics: metrics.clone(),
         };
         let space = Arc::new(Space::default());
@@ -231,12 +237,10 @@ impl Replica {
             metrics: metrics.clone(),
         };
         let audit = Audit {
-            raft: raft.clone(),
-            peers: peers.clone(),
+            route: route.clone(),
             store: store.clone(),
             standing: standing.clone(),
             every: config.timing.audit,
-            metrics: metrics.clone(),
         };
         let fail = Arc::new(fail);
         let mut tasks = vec![

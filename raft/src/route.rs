@@ -1,12 +1,16 @@
 //! The way to whoever leads: this replica itself, or a peer.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kontiki_storage::Outcome;
 use openraft::ReadPolicy;
-use openraft::errors::{ClientWriteError, RaftError};
+use openraft::async_runtime::watch::WatchReceiver as _;
+use openraft::errors::{ClientWriteError, Fatal, RaftError};
 use tokio::time::{Instant, sleep_until};
 
+use crate::config::Reads;
 use crate::host::watch;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
@@ -57,6 +61,9 @@ pub(crate) struct Route {
     pub(crate) raft: Raft,
     pub(crate) peers: Peers,
     pub(crate) leadership: watch::Receiver<Leadership>,
+    pub(crate) reads: Reads,
+    /// The last term in which this replica led and allowed another to stand for election at once.
+    pub(crate) transferred: Arc<AtomicU64>,
     pub(crate) metrics: Metrics,
 }
 
@@ -125,11 +132,22 @@ impl Route {
         }
     }
 
+    /// Lets `to` stand for election at once, whatever the voters promised this leader: its lease is worth nothing for the
+    /// rest of its term.
+    pub(crate) async fn transfer_leader(&self, to: NodeId) -> Result<(), Fatal<TypeConfig>> {
+        let term = self.raft.metrics().borrow_watched().current_term;
+        self.transferred.fetch_max(term, Ordering::AcqRel);
+        self.raft.trigger().transfer_leader(to).await
+    }
+
     async fn confirm(&self, leader: Option<NodeId>) -> Option<u64> {
         match leader {
             None => {
                 self.metrics.read_rounds.inc();
-                let linearizer = self.raft.get_read_linearizer(ReadPolicy::ReadIndex).await.ok()?;
+                let term = self.leadership.borrow().term;
+                let leased = self.reads == Reads::Lease && term > self.transferred.load(Ordering::Acquire);
+                let policy = if leased { ReadPolicy::LeaseRead } else { ReadPolicy::ReadIndex };
+                let linearizer = self.raft.get_read_linearizer(policy).await.ok()?;
                 Some(linearizer.read_log_id().index())
             }
             Some(leader) => self.peers.read_index(leader).await,

@@ -9,8 +9,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::{Ca, Cluster, create, metric, put, soon, write_until};
-use kontiki_raft::{Config, Limits, Replica, Role, StartError};
+use kontiki_raft::{BarrierError, Config, Limits, Reads, Replica, Role, StartError};
 use kontiki_storage::Outcome;
+use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn any_replica_takes_writes_and_shows_all_of_them() {
@@ -123,6 +124,47 @@ async fn a_leader_that_is_stopped_hands_over_without_a_pause() {
     assert!(gap < Duration::from_millis(450), "{gap:?}: an election was waited for");
     cluster.nodes[leader].start().await;
     cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_lease_answers_reads_while_it_lasts_and_is_given_up_with_the_leadership() {
+    let mut cluster = Cluster::found(&["n1", "n2", "n3"], Limits::default()).await;
+    for node in &mut cluster.nodes {
+        node.stop().await;
+        node.config.reads = Reads::Lease;
+        // Long enough for a test on a machine that is busy.
+        node.config.timing.election_min = Duration::from_secs(1);
+        node.config.timing.election_max = Duration::from_secs(2);
+    }
+    let starting: Vec<_> = cluster.nodes.iter_mut().map(|node| node.start()).collect();
+    futures_util::future::join_all(starting).await;
+    let shortly = || Instant::now() + Duration::from_millis(500);
+    let leader = cluster.leader().await;
+    let alone = cluster.nodes[leader].replica();
+    alone.propose(put("a/1", "x"), soon()).await.unwrap();
+    for node in &cluster.nodes {
+        assert_eq!(node.replica().read_barrier(soon()).await.unwrap().count("a/"), 1);
+    }
+
+    for node in (0..3).filter(|node| *node != leader) {
+        cluster.nodes[node].crash();
+    }
+    assert_eq!(alone.read_barrier(shortly()).await.unwrap().count("a/"), 1, "the others promised to wait");
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert_eq!(alone.read_barrier(shortly()).await.unwrap_err(), BarrierError::Timeout, "another may lead by now");
+
+    for node in (0..3).filter(|node| *node != leader) {
+        cluster.nodes[node].start().await;
+    }
+    let leader = cluster.leader().await;
+    let rounds = |replica: &Replica| metric(replica, "kontiki_raft_read_barrier_rounds_total");
+    let before = rounds(&cluster.nodes[leader].replica());
+    cluster.nodes[leader].replica().transfer_leadership().await.unwrap();
+    let next = cluster.leader().await;
+    assert_ne!(next, leader);
+    cluster.nodes[next].replica().propose(put("a/2", "x"), soon()).await.unwrap();
+    assert_eq!(cluster.nodes[leader].replica().read_barrier(soon()).await.unwrap().count("a/"), 2);
+    assert_eq!(rounds(&cluster.nodes[leader].replica()), before, "whoever leads now confirms it");
 }
 
 #[tokio::test(flavor = "multi_thread")]

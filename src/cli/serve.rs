@@ -56,6 +56,10 @@ pub struct ServeFlags {
     /// memory, come on top
     #[arg(long, value_name = "bytes", default_value = "48Mi", value_parser = bytes, help_heading = REPLICA)]
     pub storage_memory_budget: usize,
+    /// A leader answers reads on the strength of its last heartbeats instead of asking a quorum each time. Give all
+    /// replicas the same. Only where machines are never suspended and their clocks run alike: see ARCHITECTURE.md
+    #[arg(long, help_heading = REPLICA)]
+    pub leader_lease_reads: bool,
 
     /// The address on which to listen for --secure-port; 0.0.0.0 and :: are all interfaces
     #[arg(long, value_name = "ip", default_value = "0.0.0.0", help_heading = SECURE)]

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use kontiki_raft::{PeerTls, Replica, TransferError};
+use kontiki_raft::{PeerTls, Reads, Replica, TransferError};
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
@@ -265,6 +265,7 @@ fn raft_config(config: &Config, pki: &Pki, joining: Option<&Joining>) -> kontiki
     raft.storage.memory_budget = config.storage_memory_budget;
     raft.version = version::OWN.into();
     raft.invitation = joining.and_then(|joining| joining.invitation.clone());
+    raft.reads = if config.lease_reads { Reads::Lease } else { Reads::Quorum };
     raft.client_url = format!("https://{}", SocketAddr::new(config.advertise, config.listen.port()));
     if let Some(address) = &config.cluster.peer_address {
         raft.peer_address = address.clone();
