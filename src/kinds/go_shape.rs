@@ -11,7 +11,8 @@ use crate::field::Raw;
 use crate::schema::{Node, builtin};
 
 /// The fields of a Go struct: its name in Go, its name in JSON, and what it is.
-pub type Shape = &'static [(&'static str, &'static str, Part)];
+pub type Shape = &'static [Row];
+pub type Row = (&'static str, &'static str, Part);
 
 #[derive(Clone, Copy)]
 pub enum Part {

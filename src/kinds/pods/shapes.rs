@@ -6,7 +6,9 @@ use crate::field::Raw;
 use crate::kinds::go_shape::{self, Part, Shape};
 use crate::kinds::pod_parts::TOLERATION;
 use crate::kinds::volume_shapes::{
-    AWS_ELASTIC_BLOCK_STORE, AZURE_DISK, CLAIM_SPEC, FIBRE_CHANNEL, NFS, NODE_SELECTOR, NODE_SELECTOR_TERM,
+    AWS_ELASTIC_BLOCK_STORE, AZURE_DISK, CLAIM_SPEC, FIBRE_CHANNEL, FLOCKER, GCE_DISK, HOST_PATH, NFS, NODE_SELECTOR,
+    NODE_SELECTOR_TERM, PHOTON_DISK, PORTWORX_VOLUME, QUOBYTE, VSPHERE_VOLUME, ceph_fs, cinder, flex_volume, iscsi,
+    rbd, scale_io,
 };
 use crate::object::Fields;
 
@@ -267,13 +269,6 @@ pub const RESIZE_POLICY: Shape =
 const CONTAINER: Shape = container!();
 const EPHEMERAL_CONTAINER: Shape = container!(("TargetContainerName", "targetContainerName", Part::Text));
 
-const DISK: Shape = &[
-    ("PDName", "pdName", Part::Text),
-    ("FSType", "fsType", Part::Text),
-    ("Partition", "partition", Part::Int),
-    ("ReadOnly", "readOnly", Part::Bool),
-];
-
 pub const TRUST_BUNDLE: Shape = &[
     ("Name", "name", Part::Plain),
     ("SignerName", "signerName", Part::Plain),
@@ -329,13 +324,13 @@ const PROJECTION: Shape = &[
 
 const VOLUME: Shape = &[
     ("Name", "name", Part::Text),
-    ("HostPath", "hostPath", Part::Pointer(&[("Path", "path", Part::Text), ("Type", "type", Part::Plain)])),
+    ("HostPath", "hostPath", Part::Pointer(HOST_PATH)),
     (
         "EmptyDir",
         "emptyDir",
         Part::Pointer(&[("Medium", "medium", Part::Text), ("SizeLimit", "sizeLimit", Part::Plain)]),
     ),
-    ("GCEPersistentDisk", "gcePersistentDisk", Part::Pointer(DISK)),
+    ("GCEPersistentDisk", "gcePersistentDisk", Part::Pointer(GCE_DISK)),
     ("AWSElasticBlockStore", "awsElasticBlockStore", Part::Pointer(AWS_ELASTIC_BLOCK_STORE)),
     (
         "GitRepo",
@@ -357,23 +352,7 @@ const VOLUME: Shape = &[
         ]),
     ),
     ("NFS", "nfs", Part::Pointer(NFS)),
-    (
-        "ISCSI",
-        "iscsi",
-        Part::Pointer(&[
-            ("TargetPortal", "targetPortal", Part::Text),
-            ("IQN", "iqn", Part::Text),
-            ("Lun", "lun", Part::Int),
-            ("ISCSIInterface", "iscsiInterface", Part::Text),
-            ("FSType", "fsType", Part::Text),
-            ("ReadOnly", "readOnly", Part::Bool),
-            ("Portals", "portals", Part::Plain),
-            ("DiscoveryCHAPAuth", "chapAuthDiscovery", Part::Bool),
-            ("SessionCHAPAuth", "chapAuthSession", Part::Bool),
-            ("SecretRef", "secretRef", Part::Pointer(NAMED)),
-            ("InitiatorName", "initiatorName", Part::Plain),
-        ]),
-    ),
+    ("ISCSI", "iscsi", Part::Pointer(&iscsi(NAMED))),
     (
         "Glusterfs",
         "glusterfs",
@@ -388,70 +367,12 @@ const VOLUME: Shape = &[
         "persistentVolumeClaim",
         Part::Pointer(&[("ClaimName", "claimName", Part::Text), ("ReadOnly", "readOnly", Part::Bool)]),
     ),
-    (
-        "RBD",
-        "rbd",
-        Part::Pointer(&[
-            ("CephMonitors", "monitors", Part::Plain),
-            ("RBDImage", "image", Part::Text),
-            ("FSType", "fsType", Part::Text),
-            ("RBDPool", "pool", Part::Text),
-            ("RadosUser", "user", Part::Text),
-            ("Keyring", "keyring", Part::Text),
-            ("SecretRef", "secretRef", Part::Pointer(NAMED)),
-            ("ReadOnly", "readOnly", Part::Bool),
-        ]),
-    ),
-    (
-        "Quobyte",
-        "quobyte",
-        Part::Pointer(&[
-            ("Registry", "registry", Part::Text),
-            ("Volume", "volume", Part::Text),
-            ("ReadOnly", "readOnly", Part::Bool),
-            ("User", "user", Part::Text),
-            ("Group", "group", Part::Text),
-            ("Tenant", "tenant", Part::Text),
-        ]),
-    ),
-    (
-        "FlexVolume",
-        "flexVolume",
-        Part::Pointer(&[
-            ("Driver", "driver", Part::Text),
-            ("FSType", "fsType", Part::Text),
-            ("SecretRef", "secretRef", Part::Pointer(NAMED)),
-            ("ReadOnly", "readOnly", Part::Bool),
-            ("Options", "options", Part::Plain),
-        ]),
-    ),
-    (
-        "Cinder",
-        "cinder",
-        Part::Pointer(&[
-            ("VolumeID", "volumeID", Part::Text),
-            ("FSType", "fsType", Part::Text),
-            ("ReadOnly", "readOnly", Part::Bool),
-            ("SecretRef", "secretRef", Part::Pointer(NAMED)),
-        ]),
-    ),
-    (
-        "CephFS",
-        "cephfs",
-        Part::Pointer(&[
-            ("Monitors", "monitors", Part::Plain),
-            ("Path", "path", Part::Text),
-            ("User", "user", Part::Text),
-            ("SecretFile", "secretFile", Part::Text),
-            ("SecretRef", "secretRef", Part::Pointer(NAMED)),
-            ("ReadOnly", "readOnly", Part::Bool),
-        ]),
-    ),
-    (
-        "Flocker",
-        "flocker",
-        Part::Pointer(&[("DatasetName", "datasetName", Part::Text), ("DatasetUUID", "datasetUUID", Part::Text)]),
-    ),
+    ("RBD", "rbd", Part::Pointer(&rbd(NAMED))),
+    ("Quobyte", "quobyte", Part::Pointer(QUOBYTE)),
+    ("FlexVolume", "flexVolume", Part::Pointer(&flex_volume(NAMED))),
+    ("Cinder", "cinder", Part::Pointer(&cinder(NAMED))),
+    ("CephFS", "cephfs", Part::Pointer(&ceph_fs(NAMED))),
+    ("Flocker", "flocker", Part::Pointer(FLOCKER)),
     (
         "DownwardAPI",
         "downwardAPI",
@@ -477,52 +398,16 @@ const VOLUME: Shape = &[
             ("Optional", "optional", Part::Plain),
         ]),
     ),
-    (
-        "VsphereVolume",
-        "vsphereVolume",
-        Part::Pointer(&[
-            ("VolumePath", "volumePath", Part::Text),
-            ("FSType", "fsType", Part::Text),
-            ("StoragePolicyName", "storagePolicyName", Part::Text),
-            ("StoragePolicyID", "storagePolicyID", Part::Text),
-        ]),
-    ),
+    ("VsphereVolume", "vsphereVolume", Part::Pointer(VSPHERE_VOLUME)),
     ("AzureDisk", "azureDisk", Part::Pointer(AZURE_DISK)),
-    (
-        "PhotonPersistentDisk",
-        "photonPersistentDisk",
-        Part::Pointer(&[("PdID", "pdID", Part::Text), ("FSType", "fsType", Part::Text)]),
-    ),
+    ("PhotonPersistentDisk", "photonPersistentDisk", Part::Pointer(PHOTON_DISK)),
     (
         "Projected",
         "projected",
         Part::Pointer(&[("Sources", "sources", Part::List(PROJECTION)), ("DefaultMode", "defaultMode", Part::Plain)]),
     ),
-    (
-        "PortworxVolume",
-        "portworxVolume",
-        Part::Pointer(&[
-            ("VolumeID", "volumeID", Part::Text),
-            ("FSType", "fsType", Part::Text),
-            ("ReadOnly", "readOnly", Part::Bool),
-        ]),
-    ),
-    (
-        "ScaleIO",
-        "scaleIO",
-        Part::Pointer(&[
-            ("Gateway", "gateway", Part::Text),
-            ("System", "system", Part::Text),
-            ("SecretRef", "secretRef", Part::Pointer(NAMED)),
-            ("SSLEnabled", "sslEnabled", Part::Bool),
-            ("ProtectionDomain", "protectionDomain", Part::Text),
-            ("StoragePool", "storagePool", Part::Text),
-            ("StorageMode", "storageMode", Part::Text),
-            ("VolumeName", "volumeName", Part::Text),
-            ("FSType", "fsType", Part::Text),
-            ("ReadOnly", "readOnly", Part::Bool),
-        ]),
-    ),
+    ("PortworxVolume", "portworxVolume", Part::Pointer(PORTWORX_VOLUME)),
+    ("ScaleIO", "scaleIO", Part::Pointer(&scale_io(NAMED))),
     (
         "StorageOS",
         "storageos",
