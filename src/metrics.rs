@@ -7,7 +7,7 @@ use std::fmt::Write;
 use std::sync::LazyLock;
 use std::time::{Duration, SystemTime};
 
-use kontiki_storage::Stats;
+use kontiki_storage::{DatabaseStats, Stats};
 use prometheus::core::Collector;
 use prometheus::{
     Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
@@ -185,13 +185,15 @@ impl Metrics {
     }
 
     /// All metrics as text.
-    pub fn render(&self, store: &Stats) -> String {
+    pub fn render(&self, store: &Stats, log: &DatabaseStats) -> String {
         let mut out = Vec::new();
         // Writing into memory can't fail, and there are no families without a name.
         let _ = TextEncoder::new().encode(&self.registry.gather(), &mut out);
         let mut text = String::from_utf8(out).unwrap_or_default();
         // Neither can writing to a string.
-        let _ = store_metrics(&mut text, store).and_then(|()| process_metrics(&mut text));
+        let _ = store_metrics(&mut text, store)
+            .and_then(|()| database_metrics(&mut text, &[("state", &store.database), ("log", log)]))
+            .and_then(|()| process_metrics(&mut text));
         text
     }
 }
@@ -258,24 +260,44 @@ fn store_metrics(text: &mut String, stats: &Stats) -> std::fmt::Result {
         (
             "apiserver_storage_size_bytes{storage_cluster_id=\"kontiki\"}",
             "Size of the storage database file physically allocated in bytes.",
-            stats.disk_bytes,
+            stats.database.sst_bytes,
         ),
         ("kontiki_store_revision", "The newest revision that has been applied.", stats.revision),
         ("kontiki_store_compacted_revision", "The oldest revision that can be read.", stats.compacted),
         ("kontiki_store_history_events", "Events that are retained for watches.", stats.history_events),
         ("kontiki_store_history_bytes", "What the retained history weighs.", stats.history_bytes),
         ("kontiki_store_dedup_clients", "Proposers whose outcomes are remembered.", stats.dedup_clients),
-        ("kontiki_store_memtable_bytes", "Write buffers of RocksDB.", stats.memtable_bytes),
-        ("kontiki_store_block_cache_bytes", "Block cache of RocksDB.", stats.block_cache_bytes),
-        ("kontiki_store_writes_stopped", "Whether RocksDB refuses writes.", stats.writes_stopped.into()),
-        (
-            "kontiki_store_write_rate",
-            "What RocksDB slows writes to, in bytes a second; 0: it doesn't.",
-            stats.write_rate,
-        ),
-        ("kontiki_store_background_errors", "Errors of RocksDB in the background.", stats.background_errors),
     ] {
         gauge(text, name, help, value)?;
+    }
+    Ok(())
+}
+
+/// Name, type, what it is, and where it is read.
+type DatabaseMetric = (&'static str, &'static str, &'static str, fn(&DatabaseStats) -> f64);
+
+/// Of RocksDB, for each of the two databases of a replica.
+const DATABASE: [DatabaseMetric; 12] = [
+    ("sst_bytes", "gauge", "Files with rows.", |db| db.sst_bytes as f64),
+    ("live_sst_bytes", "gauge", "Files with rows that aren't superseded.", |db| db.live_sst_bytes as f64),
+    ("memtable_bytes", "gauge", "Write buffers.", |db| db.memtable_bytes as f64),
+    ("block_cache_bytes", "gauge", "Block cache.", |db| db.block_cache_bytes as f64),
+    ("pending_compaction_bytes", "gauge", "What compaction has before it.", |db| db.pending_compaction_bytes as f64),
+    ("wal_bytes_total", "counter", "Written to the write-ahead log.", |db| db.wal_bytes as f64),
+    ("flushed_bytes_total", "counter", "Written from write buffers to files.", |db| db.flushed_bytes as f64),
+    ("compacted_bytes_total", "counter", "Written from files to files.", |db| db.compacted_bytes as f64),
+    ("stall_seconds_total", "counter", "How long writers were held up.", |db| db.stalled_micros as f64 / 1e6),
+    ("writes_stopped", "gauge", "1 where writes wait until it has caught up.", |db| u8::from(db.writes_stopped).into()),
+    ("write_rate", "gauge", "Bytes a second to which writes are slowed; 0: they aren't.", |db| db.write_rate as f64),
+    ("background_errors", "gauge", "Errors of background work.", |db| db.background_errors as f64),
+];
+
+fn database_metrics(text: &mut String, databases: &[(&str, &DatabaseStats)]) -> std::fmt::Result {
+    for (name, kind, help, value) in DATABASE {
+        writeln!(text, "# HELP kontiki_rocksdb_{name} {help}\n# TYPE kontiki_rocksdb_{name} {kind}")?;
+        for (database, stats) in databases {
+            writeln!(text, "kontiki_rocksdb_{name}{{database=\"{database}\"}} {}", value(stats))?;
+        }
     }
     Ok(())
 }
@@ -334,7 +356,7 @@ mod tests {
         let query = Query::read(Some("dryRun=All"));
         let info = RequestInfo::read(&http::Method::POST, "/api/v1/namespaces/x/pods", &query);
         METRICS.request(&Labels::of(&info, &query, true), 201, Duration::from_millis(3), None);
-        let text = METRICS.render(&Stats::default());
+        let text = METRICS.render(&Stats::default(), &DatabaseStats::default());
         let line = "apiserver_request_total{code=\"201\",component=\"apiserver\",dry_run=\"All\",group=\"\",\
                     resource=\"pods\",scope=\"resource\",subresource=\"\",verb=\"POST\",version=\"v1\"} 1";
         assert!(text.contains(line), "{text}");

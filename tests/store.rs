@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
+mod common;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -111,12 +113,17 @@ fn revision(object: &Value) -> u64 {
     object["metadata"]["resourceVersion"].as_str().unwrap().parse().unwrap()
 }
 
+/// What a watch tells.
+fn events(stream: Stream) -> impl Iterator<Item = Value> {
+    let lines = BufReader::new(stream).lines().map_while(Result::ok);
+    // Between them are the lengths of chunks, which may look like numbers.
+    lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok()).filter(Value::is_object)
+}
+
 /// The names in a watch's events, up to `count` of them.
 fn watched(replica: &Replica, after: u64, count: usize) -> Vec<String> {
     let path = format!("{MAPS}?watch=true&resourceVersion={after}&timeoutSeconds=20");
-    let stream = replica.send("GET", &path, None);
-    let lines = BufReader::new(stream).lines().map_while(Result::ok);
-    let events = lines.filter_map(|line| serde_json::from_str::<Value>(&line).ok());
+    let events = events(replica.send("GET", &path, None));
     events.map(|event| event["object"]["metadata"]["name"].as_str().unwrap_or("?").to_owned()).take(count).collect()
 }
 
@@ -182,6 +189,90 @@ fn a_backup_begins_a_new_cluster() {
     assert!(revision(&replica.create("new", "").1) > after);
     let (_, gone) = replica.ask("GET", &format!("{MAPS}?watch=true&resourceVersion={after}"), None);
     assert!(gone.to_string().contains("too old resource version"), "{gone}");
+}
+
+#[test]
+fn any_of_three_replicas_gives_a_backup_and_each_directory_can_be_verified() {
+    let mut cluster = common::Cluster::start(3, &[]);
+    let (dir, pki) = (cluster.dir.path().join("cluster"), cluster.dir.path().join("cluster/pki"));
+    let admin = std::fs::read_to_string(&cluster.kubeconfig).unwrap();
+    let run = |args: &[&str], kubeconfig: &Path| {
+        Command::new(env!("CARGO_BIN_EXE_kontiki")).args(args).env("KUBECONFIG", kubeconfig).output().unwrap()
+    };
+    let status = run(&["status", "-o", "json"], &cluster.kubeconfig);
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    let mut hashes = Vec::new();
+    for replica in status["replicas"].as_array().unwrap() {
+        let name = replica["name"].as_str().unwrap();
+        let own = cluster.file(name, &admin.replace(&cluster.server, replica["clientURL"].as_str().unwrap()));
+        let file = cluster.dir.path().join(format!("{name}.snapshot"));
+        let saved = run(&["snapshot", "save", file.to_str().unwrap()], &own);
+        assert!(saved.status.success(), "{}", text(&saved.stderr));
+        let shown = run(&["snapshot", "status", file.to_str().unwrap(), "-o", "json"], &own);
+        let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
+        hashes.push((shown["revision"].clone(), shown["hash"].clone()));
+    }
+    assert_eq!(hashes.len(), 3);
+    // At one revision they are the same.
+    assert!(hashes.iter().all(|one| hashes.iter().all(|other| one.0 != other.0 || one.1 == other.1)), "{hashes:?}");
+    cluster.stop();
+    for name in ["n1", "n2", "n3"] {
+        let verified = run(&["verify", "--data-dir", dir.join(name).to_str().unwrap()], &pki);
+        assert!(verified.status.success(), "{}", text(&verified.stderr));
+    }
+    let missing = run(&["snapshot", "save", dir.join("none/file").to_str().unwrap()], &cluster.kubeconfig);
+    assert_eq!(missing.status.code(), Some(1));
+    let foreign = run(&["snapshot", "status", cluster.kubeconfig.to_str().unwrap()], &pki);
+    assert!(text(&foreign.stderr).contains("it is no snapshot of Kontiki"), "{}", text(&foreign.stderr));
+}
+
+/// The value of a line of `/metrics`.
+fn metric(replica: &Replica, name: &str) -> f64 {
+    let (_, text) = replica.ask("GET", "/metrics", None);
+    let text = text.as_str().unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.and_then(|value| value.trim().parse().ok()).unwrap_or_else(|| panic!("there is no {name}"))
+}
+
+#[test]
+fn what_is_written_to_the_disk_shows_in_the_metrics() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = Replica::start_with(dir.path(), &["--storage-memory-budget", "8Mi"]);
+    let wal = "kontiki_rocksdb_wal_bytes_total{database=\"log\"}";
+    let (before, given) = (metric(&replica, wal), metric(&replica, "kontiki_raft_append_bytes_total"));
+    for n in 0..40 {
+        let text: String = (0..20_000).map(|at| char::from(b'a' + (at * at + at * n) as u8 % 26)).collect();
+        assert_eq!(replica.create(&format!("m{n}"), &text).0, 201);
+    }
+    let (written, given) =
+        (metric(&replica, wal) - before, metric(&replica, "kontiki_raft_append_bytes_total") - given);
+    assert!(written >= given && written < given * 1.3 && given > 0.0, "{written} for {given}");
+    assert_eq!(metric(&replica, "kontiki_rocksdb_wal_bytes_total{database=\"state\"}"), 0.0);
+    for database in ["log", "state"] {
+        let bytes = metric(&replica, &format!("kontiki_rocksdb_memtable_bytes{{database=\"{database}\"}}"))
+            + metric(&replica, &format!("kontiki_rocksdb_block_cache_bytes{{database=\"{database}\"}}"));
+        assert!(bytes <= 9.0 * 1024.0 * 1024.0, "{database}: {bytes}");
+    }
+}
+
+#[test]
+fn events_go_when_their_time_is_over_also_across_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = Replica::start_with(dir.path(), &["--event-ttl", "3s"]);
+    let path = "/api/v1/namespaces/default/events";
+    let event = |name: &str| {
+        json!({"apiVersion": "v1", "kind": "Event", "metadata": {"name": name}, "reason": "Test", "type": "Normal",
+            "involvedObject": {"kind": "Pod", "name": "p", "namespace": "default"}})
+    };
+    let (code, made) = replica.ask("POST", path, Some(&event("e1")));
+    assert_eq!(code, 201, "{made}");
+    let stream =
+        replica.send("GET", &format!("{path}?watch=true&resourceVersion={}&timeoutSeconds=15", revision(&made)), None);
+    assert_eq!(events(stream).next().unwrap()["type"], "DELETED");
+    assert_eq!(replica.ask("POST", path, Some(&event("e2"))).0, 201);
+    replica.kill();
+    let replica = Replica::start_with(dir.path(), &["--event-ttl", "1h"]);
+    assert!(soon(|| replica.ask("GET", &format!("{path}/e2"), None).0 == 404), "it was to live for 3 s");
 }
 
 #[test]
@@ -257,10 +348,10 @@ fn a_full_disk_refuses_writes_until_there_is_space() {
     assert!(soon(|| {
         let (code, status) = replica.create("m1", "x");
         told = status;
-        code == 500
+        code == 503
     }));
     let message = told["message"].as_str().unwrap_or_default();
-    assert!(message.contains("no space") && told["reason"] == "InternalError", "{told}");
+    assert!(message.contains("no space") && told["reason"] == "ServiceUnavailable", "{told}");
     assert_eq!(replica.ask("GET", &format!("{MAPS}/m0"), None).0, 200);
     assert_eq!(replica.ask("GET", "/readyz", None).0, 200);
     let (_, list) = replica.ask("GET", MAPS, None);

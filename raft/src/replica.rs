@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kontiki_storage::{Archive, Command, Outcome, Revision, Store, Transaction, View};
+use kontiki_storage::{Archive, Command, DatabaseStats, Outcome, Revision, Store, Transaction, View};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{InitializeError, RaftError};
@@ -357,6 +357,11 @@ impl Replica {
 
     pub fn status(&self) -> ReplicaStatus {
         self.0.observer.status()
+    }
+
+    /// How the log's database is.
+    pub fn log_stats(&self) -> DatabaseStats {
+        self.0.log.stats()
     }
 
     /// Every member's status, this replica's first.

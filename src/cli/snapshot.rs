@@ -48,6 +48,7 @@ enum Command {
 
 #[derive(Args)]
 struct Save {
+    /// Where to save it. It holds every secret of the cluster
     file: PathBuf,
     /// The kubeconfig to use. By default $KUBECONFIG, or else ~/.kube/config
     #[arg(long, value_name = "file")]
@@ -59,6 +60,7 @@ struct Save {
 
 #[derive(Args)]
 struct Status {
+    /// What `kontiki snapshot save` has written
     file: PathBuf,
     /// How to print it
     #[arg(short, long, value_enum)]
@@ -72,6 +74,7 @@ enum Output {
 
 #[derive(Args)]
 struct RestoreFlags {
+    /// What `kontiki snapshot save` has written
     file: PathBuf,
     /// Where the new replica keeps its state. There may be certificates in it, and no state yet
     #[arg(long, value_name = "dir")]

@@ -25,6 +25,8 @@ const EXPIRED: usize = 1024;
 /// Watches and lists can go back at least this far, unless the history grows beyond its bound.
 const HISTORY: Duration = Duration::from_secs(300);
 const SAMPLE: Duration = Duration::from_secs(30);
+/// How many revisions of history one command gives up: writes wait for no more than that.
+const STEP: u64 = 2048;
 
 /// Starts the loops; they run until the server stops, or must not go by its state any more.
 pub fn start(server: &Arc<Server>, identity: Arc<Identity>) {
@@ -90,12 +92,13 @@ impl History {
         self.samples.push_back((now, store.applied_revision()));
         let old = self.samples.iter().rposition(|(at, _)| now - *at >= HISTORY);
         let Some((_, before)) = old.and_then(|index| self.samples.drain(..=index).next_back()) else { return };
-        if before <= store.compacted_revision() {
-            return;
-        }
-        match server.replica.compact(before, now + DEADLINE).await {
-            Ok(revision) => tracing::debug!(revision, "compacted the history"),
-            Err(error) => tracing::debug!(%error, "compacting the history"),
+        let mut compacted = store.compacted_revision();
+        while compacted < before {
+            match server.replica.compact(before.min(compacted + STEP), Instant::now() + DEADLINE).await {
+                Ok(revision) => compacted = revision,
+                Err(error) => return tracing::debug!(%error, "compacting the history"),
+            }
+            tracing::debug!(compacted, "compacted the history");
         }
     }
 }

@@ -139,7 +139,7 @@ fn public(content_type: &'static str, document: &Value) -> Response<Body> {
 }
 
 fn metrics(server: &Server) -> Response<Body> {
-    let text = METRICS.render(&server.replica.store().stats());
+    let text = METRICS.render(&server.replica.store().stats(), &server.replica.log_stats());
     with_type("text/plain; version=0.0.4; charset=utf-8", text.into())
 }
 

@@ -43,7 +43,7 @@ pub struct SnapshotHeader {
 #[derive(Debug, thiserror::Error)]
 pub enum ArchiveError {
     #[error("it can't be read: {0}")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     #[error("it is no snapshot of Kontiki")]
     Magic,
     #[error("its header is damaged: {0}")]
@@ -62,6 +62,12 @@ pub enum ArchiveError {
     Write(#[from] Fatal),
     #[error(transparent)]
     Open(#[from] OpenError),
+}
+
+impl From<io::Error> for ArchiveError {
+    fn from(error: io::Error) -> ArchiveError {
+        ArchiveError::Io(error)
+    }
 }
 
 /// A snapshot file being written out, a piece at a time. The state stays what it was when this was made.

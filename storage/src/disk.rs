@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use rocksdb::{
@@ -18,9 +18,10 @@ use serde::{Deserialize, Serialize};
 use crate::codec::{self, CodecError};
 use crate::dedup::{Client, ClientHead};
 use crate::event::Event;
+use crate::meter;
 use crate::state::{Changes, State};
 use crate::stored::{StoredEvent, StoredRecord, store_event};
-use crate::{Fatal, Key, LogPosition, OpenError, Options, Outcome, Record, Revision};
+use crate::{DatabaseStats, Fatal, Key, LogPosition, Meter, OpenError, Options, Outcome, Record, Revision};
 
 pub(crate) const OBJECTS: &str = "objects";
 const HISTORY: &str = "history";
@@ -54,6 +55,7 @@ pub(crate) struct Disk {
 #[derive(Clone)]
 struct Resources {
     budget: usize,
+    meter: Meter,
     cache: Cache,
     buffers: WriteBufferManager,
 }
@@ -66,7 +68,8 @@ impl Resources {
         let cache = Cache::new_lru_cache(options.memory_budget);
         let buffers =
             WriteBufferManager::new_write_buffer_manager_with_cache(options.memory_budget / 2, false, cache.clone());
-        Resources { budget: options.memory_budget, cache, buffers }
+        let meter = Meter::of(&mut rocksdb::Options::default());
+        Resources { budget: options.memory_budget, meter, cache, buffers }
     }
 }
 
@@ -129,21 +132,9 @@ impl Disk {
         Flusher(self.db.clone())
     }
 
-    pub(crate) fn size(&self) -> u64 {
-        FAMILIES.iter().map(|name| self.number(Some(name), "rocksdb.total-sst-files-size")).sum()
-    }
-
-    /// A RocksDB property, of one family or summed over them; 0 where there is none.
-    pub(crate) fn number(&self, family: Option<&str>, property: &str) -> u64 {
-        let value = match family {
-            Some(family) => self.db.property_int_value_cf(self.family(family), property),
-            None => self.db.property_int_value(property),
-        };
-        value.ok().flatten().unwrap_or(0)
-    }
-
-    pub(crate) fn memtable_bytes(&self) -> u64 {
-        FAMILIES.iter().map(|name| self.number(Some(name), "rocksdb.cur-size-all-mem-tables")).sum()
+    /// To ask the database how it is without keeping anyone from writing.
+    pub(crate) fn probe(&self) -> Probe {
+        Probe { db: Arc::downgrade(&self.db), meter: self.resources.meter.clone() }
     }
 
     /// An empty database for a state that is to replace this one. Nothing refers to it until [`Disk::switch`].
@@ -414,6 +405,22 @@ pub(crate) fn family_named(name: &str) -> Option<&'static str> {
     FAMILIES.into_iter().find(|family| *family == name)
 }
 
+/// Doesn't keep the database from being closed.
+pub(crate) struct Probe {
+    db: Weak<DB>,
+    meter: Meter,
+}
+
+impl Probe {
+    pub(crate) fn size(&self) -> u64 {
+        self.db.upgrade().map_or(0, |db| meter::sum(&db, &FAMILIES, "rocksdb.total-sst-files-size"))
+    }
+
+    pub(crate) fn stats(&self) -> DatabaseStats {
+        self.db.upgrade().map(|db| self.meter.read(&db, &FAMILIES)).unwrap_or_default()
+    }
+}
+
 /// Makes durable what a database holds, without keeping anyone from writing to it.
 pub(crate) struct Flusher(Arc<DB>);
 
@@ -488,7 +495,7 @@ fn broken(path: &Path, error: rocksdb::Error) -> OpenError {
 }
 
 fn options_of(resources: &Resources) -> (rocksdb::Options, Vec<ColumnFamilyDescriptor>) {
-    let mut options = rocksdb::Options::default();
+    let mut options = resources.meter.options();
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_atomic_flush(true);

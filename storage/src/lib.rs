@@ -11,6 +11,7 @@ mod event;
 #[doc(hidden)]
 pub mod fuzz;
 mod key;
+mod meter;
 mod record;
 mod snapshot;
 mod state;
@@ -22,6 +23,7 @@ pub use archive::{Archive, ArchiveError, Beginning, SnapshotHeader, check_archiv
 pub use command::{Command, Condition, LogPosition, Outcome, Proposal, Transaction, Write};
 pub use event::{Compacted, Cursor, Event};
 pub use key::Key;
+pub use meter::{DatabaseStats, Meter};
 pub use record::Record;
 pub use snapshot::{Export, Ready, SnapshotError, Staged};
 pub use state::HistoryBound;

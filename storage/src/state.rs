@@ -225,9 +225,9 @@ impl State {
         changes.trimmed.get_or_insert(before);
     }
 
-    /// Brings the history an eighth below its bound, so that this isn't needed at every apply.
+    /// Brings the history a little below its bound, so that this isn't needed at every apply and never takes long.
     fn shrink(&mut self, bound: HistoryBound, changes: &mut Changes) {
-        let (events, bytes) = (bound.events - bound.events / 8, bound.bytes - bound.bytes / 8);
+        let (events, bytes) = (bound.events - bound.events / 128, bound.bytes - bound.bytes / 128);
         let (mut left, mut weight) = (self.history.events.len(), self.history_bytes);
         let mut revision = self.compacted;
         for event in self.history.events.iter() {

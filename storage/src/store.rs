@@ -9,11 +9,14 @@ use rocksdb::WriteBatch;
 use tokio::sync::watch;
 
 use crate::codec::CodecError;
-use crate::disk::Disk;
+use crate::disk::{Disk, Probe};
 use crate::event::{Feed, History};
 use crate::state::{Changes, HistoryBound, State};
 use crate::view::Past;
-use crate::{Archive, Compacted, Cursor, Export, Key, LogPosition, Outcome, Proposal, Ready, Revision, Staged, View};
+use crate::{
+    Archive, Compacted, Cursor, DatabaseStats, Export, Key, LogPosition, Outcome, Proposal, Ready, Revision, Staged,
+    View,
+};
 
 /// Views of the past that are kept for the next page of a list.
 const PAST_VIEWS: usize = 8;
@@ -107,7 +110,7 @@ pub struct Survey {
     pub events: u64,
 }
 
-/// What an operator wants to know; read at leisure, for sizes ask RocksDB.
+/// What an operator wants to know.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Stats {
     pub revision: Revision,
@@ -117,14 +120,7 @@ pub struct Stats {
     /// Superseded versions and what their events weigh.
     pub history_bytes: u64,
     pub dedup_clients: u64,
-    pub disk_bytes: u64,
-    pub memtable_bytes: u64,
-    pub block_cache_bytes: u64,
-    /// RocksDB refuses writes until it has caught up.
-    pub writes_stopped: bool,
-    /// RocksDB slows writes to this many bytes a second; 0: it doesn't.
-    pub write_rate: u64,
-    pub background_errors: u64,
+    pub database: DatabaseStats,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -144,6 +140,8 @@ struct Shared {
     state: ArcSwap<State>,
     /// Held by whoever changes the state.
     disk: Mutex<Disk>,
+    /// Into the current database.
+    probe: Mutex<Probe>,
     feeds: RwLock<HashMap<Key, Arc<Feed>>>,
     all: Arc<Feed>,
     revisions: watch::Sender<Revision>,
@@ -187,6 +185,7 @@ impl Store {
             revisions: watch::Sender::new(state.revision),
             hashes: Mutex::new(Hashes::of(&state)),
             state: ArcSwap::from_pointee(state),
+            probe: Mutex::new(disk.probe()),
             disk: Mutex::new(disk),
             feeds: RwLock::default(),
             pasts: Mutex::default(),
@@ -277,12 +276,18 @@ impl Store {
             }
         };
         match written {
-            Ok(()) => disk.switch(staged),
+            Ok(()) => self.switch(&mut disk, staged),
             Err(error) => {
                 staged.discard();
                 Err(error)
             }
         }
+    }
+
+    fn switch(&self, disk: &mut Disk, staged: Disk) -> Result<(), Fatal> {
+        disk.switch(staged)?;
+        *self.0.probe.lock() = disk.probe();
+        Ok(())
     }
 
     /// The current state, to be written out as a snapshot.
@@ -315,7 +320,7 @@ impl Store {
             let index = |state: &State| state.position.map_or(0, |position| position.index);
             return Err(Fatal::OutOfOrder { applied: index(&before), given: index(&state) });
         }
-        disk.switch(staged)?;
+        self.switch(&mut disk, staged)?;
         *self.0.hashes.lock() = Hashes::of(&state);
         self.publish(state, Changes { trimmed: Some(before.history.clone()), ..Changes::default() });
         Ok(())
@@ -398,7 +403,7 @@ impl Store {
     }
 
     pub fn disk_size(&self) -> u64 {
-        self.0.disk.lock().size()
+        self.0.probe.lock().size()
     }
 
     pub fn stats(&self) -> Stats {
@@ -409,7 +414,6 @@ impl Store {
             bytes: table.bytes,
             history_events: table.history.events.len() as u64,
         });
-        let disk = self.0.disk.lock();
         Stats {
             revision: state.revision,
             compacted: state.compacted,
@@ -417,12 +421,7 @@ impl Store {
             history_events: state.history.events.len() as u64,
             history_bytes: state.history_bytes,
             dedup_clients: state.dedup.clients.len() as u64,
-            disk_bytes: disk.size(),
-            memtable_bytes: disk.memtable_bytes(),
-            block_cache_bytes: disk.number(None, "rocksdb.block-cache-usage"),
-            writes_stopped: disk.number(None, "rocksdb.is-write-stopped") > 0,
-            write_rate: disk.number(None, "rocksdb.actual-delayed-write-rate"),
-            background_errors: disk.number(None, "rocksdb.background-errors"),
+            database: self.0.probe.lock().stats(),
         }
     }
 
@@ -454,7 +453,7 @@ impl Store {
         }
         self.0.state.store(state.clone());
         if let Some(trimmed) = changes.trimmed {
-            self.0.pasts.lock().clear();
+            self.0.pasts.lock().retain(|past| past.revision >= state.compacted);
             for (table, feed) in self.0.feeds.read().iter() {
                 feed.publish(history_of(&state, table.as_str()));
             }

@@ -72,10 +72,17 @@ impl Cluster {
     }
 }
 
-impl Drop for Cluster {
-    fn drop(&mut self) {
+impl Cluster {
+    /// Ends the replicas; their data stays where it is, under `dir`.
+    pub fn stop(&mut self) {
         // So that it stops its replicas.
         let _ = Command::new("kill").args(["-INT", &self.chaos.id().to_string()]).status();
         let _ = self.chaos.wait();
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

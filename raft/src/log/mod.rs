@@ -15,15 +15,15 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt, stream};
-use kontiki_storage::LogPosition;
 use kontiki_storage::codec;
+use kontiki_storage::{DatabaseStats, LogPosition, Meter};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, Direction, IteratorMode, LogLevel, ReadOptions,
-    WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, DEFAULT_COLUMN_FAMILY_NAME, Direction,
+    IteratorMode, LogLevel, ReadOptions, WriteBatch, WriteOptions,
 };
 use serde::de::DeserializeOwned;
 
@@ -60,6 +60,7 @@ pub(crate) struct Log(Arc<Shared>);
 struct Shared {
     path: PathBuf,
     db: Arc<DB>,
+    meter: Meter,
     tail: RwLock<Tail>,
     vote: Mutex<Option<Vote>>,
     sizes: Mutex<Sizes>,
@@ -88,7 +89,9 @@ struct Sizes {
 impl Log {
     /// Reads and checks the whole log.
     pub(crate) fn open(path: &Path, memory_budget: usize, metrics: Metrics) -> Result<Log, StartError> {
-        let db = Arc::new(open_db(path, memory_budget)?);
+        let mut options = options(memory_budget);
+        let meter = Meter::of(&mut options);
+        let db = Arc::new(open_db(path, &options)?);
         let mut tail = Tail::default();
         let mut sizes = Sizes::default();
         let notes = scan(&db, path, &mut Err, |entry, bytes| {
@@ -104,6 +107,7 @@ impl Log {
         let log = Log(Arc::new(Shared {
             path: path.to_owned(),
             db,
+            meter,
             tail: RwLock::new(tail),
             vote: Mutex::new(vote),
             sizes: Mutex::new(sizes),
@@ -155,6 +159,11 @@ impl Log {
     pub(crate) fn size(&self) -> u64 {
         let sizes = self.0.sizes.lock();
         sizes.total - sizes.marks.front().map_or(sizes.total, |(_, sum)| *sum)
+    }
+
+    /// How its database is.
+    pub(crate) fn stats(&self) -> DatabaseStats {
+        self.0.meter.read(&self.0.db, &[DEFAULT_COLUMN_FAMILY_NAME])
     }
 
     /// Bytes and entries after `index`.
@@ -344,7 +353,7 @@ pub(crate) fn begin(path: &Path, identity: &Identity, vote: &Vote, purged: LogPo
     ];
     let mut batch = WriteBatch::default();
     rows.iter().for_each(|(key, row)| batch.put(key, row));
-    open_db(path, MEMORY)?.write_opt(batch, &write_options(true)).map_err(|error| broken(path, error))
+    open_db(path, &options(MEMORY))?.write_opt(batch, &write_options(true)).map_err(|error| broken(path, error))
 }
 
 impl Tail {
@@ -561,8 +570,8 @@ fn write_options(sync: bool) -> WriteOptions {
     options
 }
 
-fn open_db(path: &Path, memory_budget: usize) -> Result<DB, StartError> {
-    DB::open(&options(memory_budget), path).map_err(|error| broken(path, error))
+fn open_db(path: &Path, options: &rocksdb::Options) -> Result<DB, StartError> {
+    DB::open(options, path).map_err(|error| broken(path, error))
 }
 
 /// What RocksDB finds to be damaged is told as such.
@@ -583,7 +592,9 @@ fn options(memory_budget: usize) -> rocksdb::Options {
     options.set_block_based_table_factory(&table);
     // Whatever follows a gap in the synced part must not be dropped in silence; only a torn end is a crash's doing.
     options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
-    options.set_write_buffer_size(memory_budget * 7 / 8);
+    // One that is written to and one that is on its way to the disk.
+    options.set_write_buffer_size(memory_budget * 7 / 16);
+    options.set_max_write_buffer_number(2);
     options.set_compression_type(DBCompressionType::Lz4);
     options.set_max_background_jobs(2);
     options.set_max_open_files(64);
