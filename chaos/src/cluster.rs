@@ -250,6 +250,11 @@ impl Cluster {
         self.replicas.iter().filter_map(|replica| replica.child.as_ref().map(Child::id)).collect()
     }
 
+    /// Of one replica, while it runs.
+    pub fn pid(&self, index: usize) -> Option<u32> {
+        self.replicas[index].child.as_ref().map(Child::id)
+    }
+
     /// The places of all members.
     pub fn all(&self) -> Vec<usize> {
         (0..self.replicas.len()).filter(|index| !self.replicas[*index].gone).collect()

@@ -35,7 +35,7 @@ pub struct Args {
     objects: usize,
     #[arg(long, default_value_t = 500)]
     watchers: usize,
-    /// The servers' process ids, to tell CPU time and memory.
+    /// The servers' process ids, to tell CPU time, memory, and bytes written to disks.
     #[arg(long = "pid")]
     pids: Vec<u32>,
     /// Where the objects are made; removed at the end unless --keep.
@@ -91,8 +91,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     make_namespace(&admin, &args.namespace).await?;
     let scenarios = if args.scenarios.is_empty() { ALL.to_vec() } else { args.scenarios.clone() };
     println!(
-        "{:<30} {:>9} {:>9} {:>9} {:>9} {:>11} {:>9} {:>7}",
-        "scenario", "ops", "ops/s", "p50 ms", "p99 ms", "CPU µs/op", "RSS MB", "errors"
+        "{:<30} {:>9} {:>9} {:>9} {:>9} {:>11} {:>10} {:>9} {:>7}",
+        "scenario", "ops", "ops/s", "p50 ms", "p99 ms", "CPU µs/op", "disk B/op", "RSS MB", "errors"
     );
     for scenario in scenarios {
         let report = match scenario {
@@ -111,7 +111,7 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     Ok(())
 }
 
-async fn make_namespace(client: &Client, name: &str) -> anyhow::Result<()> {
+pub async fn make_namespace(client: &Client, name: &str) -> anyhow::Result<()> {
     let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
     let made = client.post("/api/v1/namespaces", &namespace).await?;
     if made.status != 409 {
@@ -137,26 +137,25 @@ impl Report {
     fn print(&self, scenario: Scenario) {
         let mut times = self.times.clone();
         times.sort_unstable();
-        let at = |part: f64| {
-            let index = ((times.len() as f64 * part) as usize).min(times.len().saturating_sub(1));
-            times.get(index).copied().unwrap_or_default().as_secs_f64() * 1e3
-        };
+        let at = |part: f64| quantile(&times, part).as_secs_f64() * 1e3;
         let count = times.len().max(1);
-        let (cpu, rss) = match &self.used {
+        let (cpu, disk, rss) = match &self.used {
             Some((before, after)) => (
                 format!("{:.1}", (after.cpu - before.cpu).as_secs_f64() * 1e6 / count as f64),
+                format!("{:.0}", (after.written_bytes - before.written_bytes) as f64 / count as f64),
                 format!("{:.0}", after.resident_bytes as f64 / 1e6),
             ),
-            None => ("-".into(), "-".into()),
+            None => ("-".into(), "-".into(), "-".into()),
         };
         println!(
-            "{:<30} {:>9} {:>9.0} {:>9.2} {:>9.2} {:>11} {:>9} {:>7}",
+            "{:<30} {:>9} {:>9.0} {:>9.2} {:>9.2} {:>11} {:>10} {:>9} {:>7}",
             scenario.name(),
             times.len(),
             times.len() as f64 / self.elapsed.as_secs_f64(),
             at(0.50),
             at(0.99),
             cpu,
+            disk,
             rss,
             self.errors,
         );
@@ -164,6 +163,12 @@ impl Report {
             println!("  the first error: {error}");
         }
     }
+}
+
+/// Of times in order.
+pub fn quantile(times: &[Duration], part: f64) -> Duration {
+    let index = ((times.len() as f64 * part) as usize).min(times.len().saturating_sub(1));
+    times.get(index).copied().unwrap_or_default()
 }
 
 fn measured(pids: &[u32]) -> anyhow::Result<Option<Usage>> {
@@ -301,11 +306,11 @@ async fn operations(access: &Access, args: &Args, scenario: Scenario) -> anyhow:
     Ok(report)
 }
 
-fn resource_version(answer: &Answer) -> Value {
+pub fn resource_version(answer: &Answer) -> Value {
     answer.json().map(|mut object| object["metadata"]["resourceVersion"].take()).unwrap_or_default()
 }
 
-fn lease(name: &str, turn: usize) -> Value {
+pub fn lease(name: &str, turn: usize) -> Value {
     json!({
         "apiVersion": "coordination.k8s.io/v1",
         "kind": "Lease",

@@ -7,6 +7,7 @@ mod cluster;
 mod drill;
 mod history;
 mod load;
+mod measure;
 mod process;
 mod rig;
 
@@ -29,6 +30,9 @@ enum Command {
     Cluster(cluster::Args),
     /// Put load on an API server and say what an operation takes. Works against any kube-apiserver.
     Load(load::Args),
+    /// Fill a cluster and say how long a replica takes to come back with it, what memory it takes, and what it means to
+    /// the leader that another replica gets a snapshot of it.
+    Measure(measure::Args),
     /// Rehearse a failure under load and say what was lost. Exits with 1 on any violation, with 2 where it can't be done.
     Drill(drill::Args),
     /// Judge the histories in a file that a drill kept.
@@ -42,6 +46,7 @@ fn main() -> anyhow::Result<ExitCode> {
         match cli.command {
             Command::Cluster(args) => cluster::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Load(args) => load::run(args).await.map(|()| ExitCode::SUCCESS),
+            Command::Measure(args) => measure::run(args).await.map(|()| ExitCode::SUCCESS),
             Command::Drill(args) => drill::run(args).await,
             Command::Check { file } => drill::check(&file),
         }

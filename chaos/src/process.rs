@@ -11,6 +11,8 @@ use rustix::process::{Pid, Signal, kill_process};
 pub struct Usage {
     pub cpu: Duration,
     pub resident_bytes: u64,
+    /// What it has caused to be written to disks, in pages as the kernel counts them; 0 on file systems in memory.
+    pub written_bytes: u64,
 }
 
 /// `USER_HZ`, which Linux fixes for everything that it shows to programs.
@@ -28,6 +30,9 @@ pub fn usage(pids: &[u32]) -> anyhow::Result<Usage> {
         let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let kib = resident.and_then(|text| text.split_whitespace().next()).and_then(|text| text.parse::<u64>().ok());
         total.resident_bytes += kib.unwrap_or(0) * 1024;
+        let io = std::fs::read_to_string(format!("/proc/{pid}/io")).with_context(|| format!("process {pid}"))?;
+        let written = io.lines().find_map(|line| line.strip_prefix("write_bytes: "));
+        total.written_bytes += written.and_then(|bytes| bytes.parse::<u64>().ok()).unwrap_or(0);
     }
     Ok(total)
 }

@@ -108,7 +108,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             let (entry, responder) = item?;
             match entry.payload {
                 Payload::Normal(batch) => {
-                    run.bytes += batch.bytes().len();
+                    run.bytes += batch.weight();
                     run.entries.push((Some(batch), responder));
                 }
                 Payload::Blank => run.entries.push((None, responder)),

@@ -35,7 +35,7 @@ use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::types::{Entry, LogId, Payload, TypeConfig, Vote, log_id, position};
 
-/// Entries in memory, by the bytes of their batches. Those that aren't durable yet come on top.
+/// Entries in memory, by their weight. Those that aren't durable yet come on top.
 const TAIL: usize = 4 << 20;
 /// What one read for replication returns at most, beyond its first entry.
 const READ: usize = 1 << 20;
@@ -247,7 +247,7 @@ impl Log {
             entries.push(entry.map_err(|detail| io::Error::other(format!("log entry {index} is damaged: {detail}")))?);
         }
         for entry in kept {
-            bytes += weight(&entry);
+            bytes += size(&entry);
             if bytes > limit && !entries.is_empty() {
                 break;
             }
@@ -410,7 +410,16 @@ impl Sizes {
     }
 }
 
+/// In memory.
 fn weight(entry: &Entry) -> usize {
+    match &entry.payload {
+        Payload::Normal(batch) => batch.weight() + 64,
+        _ => 256,
+    }
+}
+
+/// On disk, or on the wire.
+fn size(entry: &Entry) -> usize {
     match &entry.payload {
         Payload::Normal(batch) => batch.bytes().len() + 64,
         _ => 256,
@@ -520,7 +529,7 @@ impl RaftLogStorage<TypeConfig> for Log {
         }
         {
             let mut sizes = self.0.sizes.lock();
-            entries.iter().for_each(|entry| sizes.add(entry.log_id.index, weight(entry) as u64));
+            entries.iter().for_each(|entry| sizes.add(entry.log_id.index, size(entry) as u64));
         }
         self.0.writer.submit(Job::Append { entries, done: Done::Flushed(callback) });
         Ok(())

@@ -154,6 +154,8 @@ impl Service {
                 let append = self.raft.append_entries(append).await;
                 encoded(&AppendAnswer::from(append.map_err(stopped)?))
             }
+            // The leader may not know yet that this replica's state is wrong.
+            TRANSFER if self.observer.has_diverged() => Err(stopped("this replica must not lead: it has diverged")),
             TRANSFER => {
                 let transfer = self.raft.handle_transfer_leader(decoded::<TransferCall>(&bytes)?.into()).await;
                 encoded(&TransferAnswer::from(transfer.map_err(stopped)?))

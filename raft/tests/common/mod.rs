@@ -13,7 +13,7 @@ use kontiki_raft::{
     Config, Limits, MEMBER_DNS_NAME, MEMBER_ORGANIZATION, ManageError, Operation, PeerTls, Replica, StartError,
     member_common_name,
 };
-use kontiki_storage::{Condition, Options, Outcome, Store, Transaction, Write};
+use kontiki_storage::{Condition, OpenError, Options, Outcome, Store, Transaction, Write};
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair,
     KeyUsagePurpose,
@@ -99,7 +99,11 @@ impl Node {
         for _ in 0..100 {
             match self.try_start().await {
                 Ok(()) => return,
-                Err(StartError::Database { .. } | StartError::Listen { .. }) => {
+                Err(
+                    StartError::Database { .. }
+                    | StartError::Listen { .. }
+                    | StartError::Store(OpenError::Io { .. } | OpenError::Database { .. }),
+                ) => {
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 Err(error) => panic!("{error}"),
