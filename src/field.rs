@@ -122,6 +122,8 @@ pub struct Error {
     pub field: String,
     /// The offending value as the message shows it (strings quoted, objects as JSON); empty where it shows none.
     pub value: String,
+    /// Where the value stands, if it isn't the field's.
+    pub value_of: Option<String>,
     pub detail: String,
 }
 
@@ -339,7 +341,8 @@ impl Errors {
     }
 
     pub fn push(&mut self, kind: ErrorKind, path: &Path<'_>, value: impl Shown, detail: impl Into<String>) {
-        self.0.push(Error { kind, field: path.to_string(), value: value.shown(), detail: detail.into() });
+        let (field, value, detail) = (path.to_string(), value.shown(), detail.into());
+        self.0.push(Error { kind, field, value, value_of: None, detail });
     }
 
     /// Shows the maps and lists that were given empty as they were given. Objects don't tell them from nothing,
@@ -347,7 +350,8 @@ impl Errors {
     pub fn show_as_given(&mut self, given: &Value, node: Node<'_>) {
         let shows = |error: &Error| error.value == "null" || error.value.starts_with(['{', '[']);
         for error in self.0.iter_mut().filter(|error| shows(error)) {
-            let Some(found) = lookup(given, node, &error.field) else { continue };
+            let of = error.value_of.as_ref().unwrap_or(&error.field);
+            let Some(found) = lookup(given, node, of) else { continue };
             let mut filling = Filling { rest: &error.value, out: String::with_capacity(error.value.len()) };
             filling.value(Some(found));
             error.value = filling.out;
@@ -360,6 +364,12 @@ impl Errors {
 
     pub fn invalid(&mut self, path: &Path<'_>, value: impl Shown, detail: impl Into<String>) {
         self.push(ErrorKind::Invalid, path, value, detail);
+    }
+
+    /// A field that is invalid for what a part of it is.
+    pub fn invalid_for(&mut self, path: &Path<'_>, part: &Path<'_>, value: impl Shown, detail: impl Into<String>) {
+        let (field, value, detail) = (path.to_string(), value.shown(), detail.into());
+        self.0.push(Error { kind: ErrorKind::Invalid, field, value, value_of: Some(part.to_string()), detail });
     }
 
     /// An invalid value that the message does not show.

@@ -93,8 +93,8 @@ fn check_ingress(object: &Value, errors: &mut Errors) {
     let rules = object.list_at(&["spec", "rules"]);
     let backend = object.at(&["spec", "defaultBackend"]);
     if rules.is_empty() && backend.is_none() {
-        let shown = object.at(&["spec", "rules"]).map_or("null".to_owned(), Value::to_string);
-        errors.invalid(&spec, Raw(shown), "either `defaultBackend` or `rules` must be specified");
+        let detail = "either `defaultBackend` or `rules` must be specified";
+        errors.invalid_for(&spec, &spec.child("rules"), Raw("null".into()), detail);
     }
     if let Some(backend) = backend {
         check_backend(backend, &spec.child("defaultBackend"), errors);
