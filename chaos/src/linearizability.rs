@@ -24,6 +24,10 @@ impl Operation {
     fn is_unheard(&self) -> bool {
         matches!(self.action, Action::Write { outcome: Outcome::Unknown, .. })
     }
+
+    fn is_passive(&self) -> bool {
+        matches!(self.action, Action::Read(_) | Action::Write { outcome: Outcome::Refused, .. })
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -234,13 +238,15 @@ impl Search<'_> {
         true
     }
 
-    /// Takes back the last operation that can't as well stay: what changes nothing is best done as early as it fits.
+    /// Takes back the last operation that can't as well stay: what never changes anything is best done as early as it fits.
+    /// A deletion that finds nothing is not of that kind, since later it may find something.
     fn undo(&mut self) -> Option<usize> {
         loop {
             let (operation, before) = self.order.pop()?;
             self.set_of(operation).flip(operation);
             self.moments.put_back(operation);
-            if before != std::mem::replace(&mut self.state, before) {
+            let unchanged = before == std::mem::replace(&mut self.state, before);
+            if !(unchanged && self.operations[operation].is_passive()) {
                 return Some(operation);
             }
         }
@@ -392,6 +398,12 @@ mod tests {
             // What a client never heard of may have happened, and much later, or not at all.
             &[(0, 0, write(Nothing, 7, Unknown)), (5, 6, absent), (8, 9, read(7, 4))],
             &[(0, 0, write(Nothing, 7, Unknown)), (5, 6, put(1, 1)), (8, 9, read(1, 1))],
+            // A deletion may find nothing, or wait until there is something.
+            &[
+                (0, 9, Action::Write { expects: Anything, value: None, outcome: Done(Some(2)) }),
+                (1, 2, put(1, 1)),
+                (4, 5, absent),
+            ],
             // Its revision comes to light when it is read, or depended on.
             &[(0, 0, write(Nothing, 7, Unknown)), (8, 9, write(Revision(4), 8, Done(Some(6)))), (10, 11, read(8, 6))],
             // One of two creators is refused.
