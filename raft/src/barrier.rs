@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use kontiki_storage::{Store, View};
+use kontiki_storage::{Revision, Store, View};
 use parking_lot::Mutex;
-use tokio::sync::{oneshot, watch};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
+use crate::host::watch;
 use crate::metrics::Metrics;
 use crate::route::Route;
 
@@ -71,6 +72,13 @@ impl Barrier {
             Ok(Err(_)) => Err(BarrierError::Stopped),
             Err(_) => Err(BarrierError::Timeout),
         }
+    }
+
+    /// Waits until the state of this replica has the revision.
+    pub(crate) async fn reach(&self, revision: Revision) {
+        let mut applied = self.0.applied.clone();
+        // An error means that the replica has stopped, and will have no newer state.
+        let _ = applied.wait_for(|_| self.0.store.applied_revision() >= revision).await;
     }
 }
 

@@ -129,6 +129,18 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Whether the log has grown enough since the last checkpoint. What isn't applied a checkpoint can't cover.
+    pub(crate) fn asks_for_checkpoint(
+        &self,
+        (bytes, entries): (u64, u64),
+        checkpoint: Option<u64>,
+        applied: Option<u64>,
+    ) -> bool {
+        applied > checkpoint && (bytes >= self.checkpoint_bytes || entries >= self.checkpoint_entries)
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("{0}")]
@@ -169,4 +181,25 @@ pub enum StartError {
     Thread(io::Error),
     #[error("Raft can't be started: {0}")]
     Raft(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A replica that has a log full of entries and nothing applied, since it doesn't know that they are committed, has
+    /// nothing to make durable.
+    #[test]
+    fn a_checkpoint_is_asked_for_where_it_can_cover_something() {
+        let limits = Limits { checkpoint_bytes: 100, checkpoint_entries: 10, ..Limits::default() };
+        for (since, checkpoint, applied, expected) in [
+            ((100, 1), None, Some(0), true),
+            ((1, 10), Some(4), Some(5), true),
+            ((99, 9), Some(4), Some(5), false),
+            ((100, 10), None, None, false),
+            ((100, 10), Some(5), Some(5), false),
+        ] {
+            assert_eq!(limits.asks_for_checkpoint(since, checkpoint, applied), expected, "{since:?}");
+        }
+    }
 }

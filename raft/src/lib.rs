@@ -19,6 +19,8 @@ mod proposer;
 mod replica;
 mod restore;
 mod route;
+#[cfg(test)]
+mod simulation;
 mod space;
 mod types;
 mod verify;

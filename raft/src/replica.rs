@@ -145,7 +145,7 @@ impl Replica {
         Replica::start_on(config, transport).await
     }
 
-    async fn start_on(config: Config, transport: Arc<dyn Transport>) -> Result<Replica, StartError> {
+    pub(crate) async fn start_on(config: Config, transport: Arc<dyn Transport>) -> Result<Replica, StartError> {
         let founders = Founders::of(&config)?;
         let metrics = Metrics::new().map_err(|error| StartError::Config(error.to_string()))?;
         let (log, store) = open(&config, metrics.clone()).await?;
@@ -245,6 +245,7 @@ impl Replica {
         let fail = Arc::new(fail);
         let mut tasks = vec![
             tokio::spawn(watch_leadership(raft.clone(), peers.clone(), lead, fail.clone(), metrics.clone())),
+            tokio::spawn(watch_log(raft.clone(), log.clone(), fail.clone())),
             tokio::spawn(watch_for_exclusion(raft.clone(), log.clone(), peers.clone(), leadership.clone(), fail)),
             tokio::spawn(upkeep.run()),
             tokio::spawn(lookout.run()),
@@ -296,6 +297,11 @@ impl Replica {
 
     pub fn store(&self) -> &Store {
         &self.0.store
+    }
+
+    #[cfg(test)]
+    pub(crate) fn log(&self) -> &Log {
+        &self.0.log
     }
 
     /// The objects of this replica's state as a snapshot file, to be written out while everything goes on.
@@ -581,6 +587,16 @@ async fn watch_leadership(
     }
 }
 
+/// Stops the replica once its log can't be written. Raft itself hears of it only when it writes, and a replica that peers
+/// don't speak with, since it can't write down who they are, may never come to that.
+async fn watch_log(raft: Raft, log: Log, fail: Arc<watch::Sender<Option<String>>>) {
+    let Ok(Some(reason)) = log.failure().wait_for(Option::is_some).await.map(|reason| reason.clone()) else { return };
+    fail.send_replace(Some(format!("the log can't be written: {reason}")));
+    if let Err(error) = raft.shutdown().await {
+        tracing::warn!(%error, "Raft did not stop cleanly");
+    }
+}
+
 /// Stops the replica once a peer says that it is no member, or that it has lost its data.
 async fn watch_for_exclusion(
     raft: Raft,
@@ -680,10 +696,10 @@ impl Upkeep {
     async fn look_at_log(&self) -> Result<(), openraft::errors::Fatal<TypeConfig>> {
         let limits = &self.limits;
         let checkpoint = self.log.checkpoint();
-        let (bytes, entries) = self.log.since(checkpoint);
-        let grown = bytes >= limits.checkpoint_bytes || entries >= limits.checkpoint_entries;
+        let applied = self.raft.metrics().borrow_watched().last_applied.map(|id| id.index);
+        let due = limits.asks_for_checkpoint(self.log.since(checkpoint), checkpoint, applied);
         // A checkpoint writes before it gives anything back.
-        if grown && self.space.takes_entries() {
+        if due && self.space.takes_entries() {
             let start = Instant::now();
             self.raft.trigger().snapshot().await?;
             self.log.wait_for_checkpoint(checkpoint).await;

@@ -496,6 +496,10 @@ fn broken(path: &Path, error: rocksdb::Error) -> OpenError {
 
 fn options_of(resources: &Resources) -> (rocksdb::Options, Vec<ColumnFamilyDescriptor>) {
     let mut options = resources.meter.options();
+    // Closing it is no different from a crash: what must be durable is flushed by name.
+    if let Ok(unflushed) = options.get_options_from_string("avoid_flush_during_shutdown=true") {
+        options = unflushed;
+    }
     options.create_if_missing(true);
     options.create_missing_column_families(true);
     options.set_atomic_flush(true);

@@ -150,6 +150,11 @@ impl Log {
         wait.await.unwrap_or_else(|_| Err(writer::stopped()))
     }
 
+    /// Why the log can't be written any more, once it can't.
+    pub(crate) fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.0.writer.failure()
+    }
+
     /// Stops the thread that writes, after all that waits was written.
     pub(crate) fn stop(&self) {
         self.0.writer.stop();
@@ -213,7 +218,7 @@ impl Log {
     }
 
     /// Entries from `start` that are on disk only come from there, the rest from memory. Stops after `limit` bytes.
-    fn read(&self, start: u64, end: u64, limit: usize) -> io::Result<Vec<Entry>> {
+    pub(crate) fn read(&self, start: u64, end: u64, limit: usize) -> io::Result<Vec<Entry>> {
         let (kept, split) = {
             let tail = self.0.tail.read();
             let (first, next) = tail.bounds();

@@ -14,7 +14,10 @@ use tokio::sync::oneshot;
 
 use super::{COMMITTED, ENTRY, PURGED, row_key, write_options};
 use crate::format::EntryForm;
+use crate::host::watch;
 use crate::metrics::Metrics;
+#[cfg(test)]
+use crate::simulation::{self, Mistake};
 use crate::types::{Entry, LogId, TypeConfig, position};
 
 pub(super) enum Job {
@@ -59,6 +62,8 @@ struct Shared {
     committed: Mutex<Option<LogId>>,
     /// One more than the index of the last entry that was synced.
     durable: AtomicU64,
+    /// Why nothing is written any more.
+    failure: watch::Sender<Option<String>>,
 }
 
 #[derive(Default)]
@@ -74,8 +79,14 @@ impl Writer {
             wake: Condvar::new(),
             committed: Mutex::new(committed),
             durable: AtomicU64::new(0),
+            failure: watch::Sender::new(None),
         });
         let run = Run { db, shared: shared.clone(), metrics, saved: committed, failed: None };
+        #[cfg(test)]
+        if let Some(host) = simulation::Host::current() {
+            tokio::spawn(run.run_on(host));
+            return Ok(Writer { shared, thread: Mutex::default() });
+        }
         let thread = std::thread::Builder::new().name("raft-log".into()).spawn(move || run.run())?;
         Ok(Writer { shared, thread: Mutex::new(Some(thread)) })
     }
@@ -98,6 +109,10 @@ impl Writer {
 
     pub(super) fn durable(&self) -> Option<u64> {
         self.shared.durable.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    pub(super) fn failure(&self) -> watch::Receiver<Option<String>> {
+        self.shared.failure.subscribe()
     }
 
     pub(super) fn stop(&self) {
@@ -125,6 +140,15 @@ struct Run {
     failed: Option<(io::ErrorKind, String)>,
 }
 
+/// What is written with one sync, and who waits for it.
+struct Round {
+    batch: WriteBatch,
+    waiting: Vec<Done>,
+    durable: u64,
+    entries: usize,
+    result: io::Result<()>,
+}
+
 impl Run {
     fn run(mut self) {
         loop {
@@ -146,6 +170,13 @@ impl Run {
     }
 
     fn work(&mut self, jobs: Vec<Job>) {
+        let mut round = self.gather(jobs);
+        let sync = !round.waiting.is_empty();
+        round.result = round.result.and_then(|()| self.write(std::mem::take(&mut round.batch), sync));
+        self.settle(round);
+    }
+
+    fn gather(&mut self, jobs: Vec<Job>) -> Round {
         let mut batch = WriteBatch::default();
         let mut waiting = Vec::with_capacity(jobs.len());
         let mut durable = self.shared.durable.load(Ordering::Acquire);
@@ -177,20 +208,24 @@ impl Run {
             waiting.extend(done);
         }
         result = result.and_then(|()| self.add_committed(&mut batch));
-        result = result.and_then(|()| self.write(batch, !waiting.is_empty()));
-        match &result {
+        Round { batch, waiting, durable, entries, result }
+    }
+
+    fn settle(&mut self, round: Round) {
+        match &round.result {
             Ok(()) => {
-                self.shared.durable.store(durable, Ordering::Release);
-                self.metrics.append_entries.observe(entries as f64);
+                self.shared.durable.store(round.durable, Ordering::Release);
+                self.metrics.append_entries.observe(round.entries as f64);
             }
             Err(error) if self.failed.is_none() => {
                 tracing::error!(%error, "the log can't be written: this replica stops");
                 self.failed = Some((error.kind(), error.to_string()));
+                self.shared.failure.send_replace(Some(error.to_string()));
             }
             Err(_) => {}
         }
-        for done in waiting {
-            done.tell(match &result {
+        for done in round.waiting {
+            done.tell(match &round.result {
                 Ok(()) => Ok(()),
                 Err(error) => Err(io::Error::new(error.kind(), error.to_string())),
             });
@@ -226,6 +261,46 @@ impl Run {
             self.metrics.append_seconds.observe(start.elapsed().as_secs_f64());
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+impl Run {
+    /// The same as a task, on a simulated disk: between writing and syncing there is time to crash.
+    async fn run_on(mut self, host: Arc<simulation::Host>) {
+        let disk = &host.disk;
+        loop {
+            let (jobs, stop) = {
+                let mut queue = self.shared.queue.lock();
+                (std::mem::take(&mut queue.jobs), queue.stop)
+            };
+            if jobs.is_empty() && stop {
+                return;
+            }
+            if jobs.is_empty() {
+                tokio::time::sleep(std::time::Duration::from_millis(1)).await;
+                continue;
+            }
+            let skips = match host.mistake {
+                Some(Mistake::AnswersBeforeSync) => true,
+                Some(Mistake::VotesBeforeSync) => {
+                    jobs.iter().all(|job| matches!(job, Job::Put { key, .. } if key == super::VOTE))
+                }
+                _ => false,
+            };
+            let mut round = self.gather(jobs);
+            round.result = round.result.and_then(|()| disk.check());
+            round.result = round.result.and_then(|()| self.write(std::mem::take(&mut round.batch), false));
+            if !round.waiting.is_empty() && !skips {
+                disk.syncing().await;
+                round.result = round.result.and_then(|()| disk.check());
+                round.result = round.result.and_then(|()| self.db.flush_wal(true).map_err(io::Error::other));
+                if round.result.is_ok() {
+                    disk.synced();
+                }
+            }
+            self.settle(round);
+        }
     }
 }
 

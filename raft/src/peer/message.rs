@@ -24,10 +24,10 @@ pub(super) const HELLO: &str = "/hello";
 pub(super) const VOTE: &str = "/vote";
 pub(super) const PRE_VOTE: &str = "/pre-vote";
 pub(super) const APPEND: &str = "/append";
-pub(super) const APPEND_STREAM: &str = "/append-stream";
-pub(super) const SNAPSHOT: &str = "/snapshot";
+pub(crate) const APPEND_STREAM: &str = "/append-stream";
+pub(crate) const SNAPSHOT: &str = "/snapshot";
 pub(super) const TRANSFER: &str = "/transfer-leader";
-pub(super) const PROPOSE: &str = "/propose";
+pub(crate) const PROPOSE: &str = "/propose";
 pub(super) const READ_INDEX: &str = "/read-index";
 pub(super) const STATUS: &str = "/status";
 /// A revision; the answer is the hash of the state there, if it is known.

@@ -23,8 +23,10 @@ use serde::de::DeserializeOwned;
 use tokio::time::Instant;
 
 use self::link::Link;
-use self::message::{DISMISS, Hello, MANAGE, PROPOSE, ProposeAnswer, READ_INDEX, STATE_HASH, STATUS};
-use self::transport::PeerError;
+#[cfg(not(test))]
+use self::message::PROPOSE;
+use self::message::{DISMISS, Hello, MANAGE, ProposeAnswer, READ_INDEX, STATE_HASH, STATUS};
+pub(crate) use self::transport::PeerError;
 use crate::host::watch;
 use crate::identity::Identity;
 use crate::log::Log;
@@ -39,6 +41,12 @@ pub(crate) use self::network::Network;
 pub(crate) use self::server::Service;
 pub use self::tls::{MEMBER_DNS_NAME, MEMBER_ORGANIZATION, NotMember, PeerTls, member_common_name, member_name};
 pub(crate) use self::transport::Transport;
+#[cfg(test)]
+pub(crate) use self::{
+    message::{APPEND_STREAM, PROPOSE, SNAPSHOT},
+    server::Caller,
+    transport::{Body, Connection, Ended, full},
+};
 
 /// How long a leader may take for a batch before its answer is no longer waited for. Who leads may change before that.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);

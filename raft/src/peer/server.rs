@@ -248,7 +248,7 @@ impl Service {
     /// A replica that is a little behind catches up first.
     async fn state_hash(&self, revision: Revision) -> Option<u64> {
         // One that lags more than that has no answer.
-        let _ = timeout(STATE_HASH_TIMEOUT, self.store.wait_for(revision)).await;
+        let _ = timeout(STATE_HASH_TIMEOUT, self.barrier.reach(revision)).await;
         self.store.hash_at(revision)
     }
 

@@ -49,6 +49,6 @@ pub(crate) enum PeerError {
     Refused { status: StatusCode, text: String },
 }
 
-pub(super) fn full(bytes: impl Into<Bytes>) -> Body {
+pub(crate) fn full(bytes: impl Into<Bytes>) -> Body {
     Full::new(bytes.into()).map_err(|never| match never {}).boxed_unsync()
 }
