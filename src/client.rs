@@ -106,7 +106,8 @@ fn tls(kubeconfig: &Kubeconfig) -> anyhow::Result<ClientConfig> {
     let Some(authority) = &kubeconfig.certificate_authority else {
         bail!("the kubeconfig has no certificate-authority: the server can't be told from another");
     };
-    let builder = trusting(authority)?;
+    let authorities: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(authority.as_bytes()).collect();
+    let builder = trusting(authorities.context("certificate-authority")?)?;
     Ok(match &kubeconfig.client {
         Some((certificate, key)) => {
             let chain: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(certificate.as_bytes()).collect();
@@ -117,11 +118,13 @@ fn tls(kubeconfig: &Kubeconfig) -> anyhow::Result<ClientConfig> {
     })
 }
 
-/// Believes the servers that an authority, PEM, vouches for.
-pub fn trusting(authority: &str) -> anyhow::Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
+/// Believes the servers that these authorities vouch for.
+pub fn trusting(
+    authorities: impl IntoIterator<Item = CertificateDer<'static>>,
+) -> anyhow::Result<ConfigBuilder<ClientConfig, WantsClientCert>> {
     let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_slice_iter(authority.as_bytes()) {
-        roots.add(certificate.context("certificate-authority")?)?;
+    for certificate in authorities {
+        roots.add(certificate).context("certificate-authority")?;
     }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions()?;

@@ -16,14 +16,14 @@ use kontiki_raft::{MEMBER_DNS_NAME, MEMBER_ORGANIZATION, member_common_name};
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
-use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, X509Certificate};
+use x509_parser::prelude::{FromDer, GeneralName, ParsedExtension, Pem, X509Certificate};
 
 use crate::kubeconfig::Kubeconfig;
 
 const DAY: Duration = Duration::from_secs(24 * 3600);
 const AUTHORITY_LIFETIME: Duration = Duration::from_secs(3650 * 24 * 3600);
 const LEAF_LIFETIME: Duration = Duration::from_secs(365 * 24 * 3600);
-/// A certificate with less than this left is renewed when a replica starts.
+/// A certificate with less than this left is renewed.
 const RENEW_BEFORE: Duration = Duration::from_secs(60 * 24 * 3600);
 /// Clocks of clients may be behind.
 const BACKDATED: Duration = Duration::from_secs(300);
@@ -39,7 +39,8 @@ fn fail(path: &Path, problem: impl ToString) -> Error {
     Error { path: path.into(), problem: problem.to_string() }
 }
 
-/// A certificate authority. Its key may be elsewhere; then it vouches for what it has signed and signs nothing new.
+/// A certificate authority, or several of them while one takes the place of another: the first signs, all are trusted. Its
+/// key may be elsewhere; then it vouches for what was signed and signs nothing new.
 pub struct Authority {
     path: PathBuf,
     pub certificate: String,
@@ -182,6 +183,12 @@ impl Authority {
         let issuer = match fs::read_to_string(&key_path) {
             Ok(key) => {
                 let key = KeyPair::from_pem(&key).map_err(|e| fail(&key_path, e))?;
+                // While files are replaced they may not fit for a moment.
+                let der = first_der(&certificate).map_err(|e| fail(&path, e))?;
+                let first = X509Certificate::from_der(&der).map_err(|e| fail(&path, e))?.1;
+                if *first.public_key().subject_public_key.data != *key.public_key_raw() {
+                    return Err(fail(&key_path, format!("is not the key of the first certificate in {file}.crt")));
+                }
                 Some(Issuer::from_ca_cert_pem(&certificate, key).map_err(|e| fail(&path, e))?)
             }
             Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
@@ -236,10 +243,16 @@ impl Authority {
 
     /// Whether a certificate is this authority's, says what it should, and will do for a while; why not, if not.
     fn vouches_for(&self, certificate: &str, key: &str, leaf: &Leaf<'_>) -> Result<(), String> {
-        let (own, theirs) = (first_der(&self.certificate)?, first_der(certificate)?);
-        let own = X509Certificate::from_der(&own).map_err(|e| e.to_string())?.1;
+        let theirs = first_der(certificate)?;
         let theirs = X509Certificate::from_der(&theirs).map_err(|e| e.to_string())?.1;
-        if key_id(&own, false) != key_id(&theirs, true) {
+        let signer = key_id(&theirs, true);
+        // What one that is on its way out has signed is replaced where that can be done.
+        let signing = if self.issuer.is_some() { 1 } else { usize::MAX };
+        let signed = Pem::iter_from_buffer(self.certificate.as_bytes()).take(signing).any(|own| {
+            let Ok(own) = own else { return false };
+            own.parse_x509().is_ok_and(|own| key_id(&own, false) == signer)
+        });
+        if !signed {
             return Err(format!("was not signed by {}", self.path.display()));
         }
         let name = theirs.subject().iter_common_name().next().and_then(|name| name.as_str().ok());
@@ -251,7 +264,8 @@ impl Authority {
             return Err("has another key than the one beside it".into());
         }
         let left = theirs.validity().not_after.timestamp() - unix_now();
-        if left < RENEW_BEFORE.as_secs() as i64 {
+        let least = if self.issuer.is_some() { RENEW_BEFORE } else { Duration::ZERO };
+        if left < least.as_secs() as i64 {
             return Err(format!("expires in {} days", left / DAY.as_secs() as i64));
         }
         let names = theirs.subject_alternative_name().ok().flatten();

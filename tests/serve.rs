@@ -7,7 +7,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use kontiki::kubeconfig::Kubeconfig;
 use kontiki::pki::ClusterPki;
@@ -84,6 +84,60 @@ fn ask(stream: &mut Stream, request: &str) -> String {
 
 fn code(answer: &str) -> &str {
     answer.split(' ').nth(1).unwrap_or_default()
+}
+
+/// Asks on new connections until the answer is the one that is waited for.
+fn wait_for(port: u16, authority: &str, client: &(String, String), expected: &str) {
+    let end = Instant::now() + Duration::from_secs(10);
+    loop {
+        let mut stream = connect(port, authority, Some(client));
+        let written = stream.write_all(b"GET /api/v1/namespaces/default HTTP/1.1\r\nHost: localhost\r\n\r\n");
+        let mut answer = [0; 12];
+        let read = written.and_then(|()| stream.read_exact(&mut answer));
+        let answer = read.map(|()| String::from_utf8_lossy(&answer).into_owned());
+        match answer {
+            Ok(answer) if answer.ends_with(expected) => return,
+            answer => assert!(Instant::now() < end, "{answer:?}"),
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn a_new_authority_takes_the_place_of_the_old_one_while_it_serves() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let replica = Replica::start(dir.path(), port);
+    let hang_up = || {
+        let told = Command::new("kill").args(["-HUP", &replica.process.id().to_string()]).status();
+        assert!(told.is_ok_and(|status| status.success()));
+    };
+    let admin = || Kubeconfig::read(&dir.path().join("admin.kubeconfig")).unwrap();
+    let old = (admin().certificate_authority.unwrap(), admin().client.unwrap());
+    let mut open = connect(port, &old.0, Some(&old.1));
+    assert_eq!(code(&ask(&mut open, "GET /api/v1/namespaces/default HTTP/1.1")), "200");
+
+    let other = tempfile::tempdir().unwrap();
+    let new = ClusterPki::create(other.path()).unwrap().authority.certificate;
+    let pki = dir.path().join("pki");
+    std::fs::copy(other.path().join("ca.key"), pki.join("ca.key")).unwrap();
+    // Half of it changes nothing.
+    hang_up();
+    wait_for(port, &old.0, &old.1, "200");
+    std::fs::write(pki.join("ca.crt"), format!("{new}{}", old.0)).unwrap();
+    hang_up();
+    // The server shows a certificate of the new one, and both are let in.
+    wait_for(port, &new, &old.1, "200");
+    let fresh = admin().client.unwrap();
+    assert_ne!(fresh, old.1);
+    wait_for(port, &new, &fresh, "200");
+    std::fs::write(pki.join("ca.crt"), &new).unwrap();
+    hang_up();
+    wait_for(port, &new, &old.1, "401");
+    wait_for(port, &new, &fresh, "200");
+    // What was open goes on.
+    assert_eq!(code(&ask(&mut open, "GET /api/v1/namespaces/default HTTP/1.1")), "200");
+    assert_eq!(replica.stop(), Some(0));
 }
 
 #[test]

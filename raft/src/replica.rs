@@ -24,7 +24,7 @@ use crate::log::{Log, REMOVED};
 use crate::machine::Machine;
 use crate::membership::{self, HANDOVER, ManageError, Manager, MemberInfo, Operation, Step};
 use crate::metrics::{Metrics, Scrape};
-use crate::peer::{Exclusion, Http, Network, Peers, Service, Transport};
+use crate::peer::{Exclusion, Http, Network, PeerTls, Peers, Service, Transport};
 use crate::proposer::{ProposeError, Proposer};
 use crate::route::{Leader, Leadership, Raft, Route};
 use crate::space::{Lookout, Space};
@@ -47,6 +47,7 @@ struct Inner {
     log: Log,
     store: Store,
     peers: Peers,
+    transport: Arc<dyn Transport>,
     proposer: Proposer,
     barrier: Barrier,
     manager: Manager,
@@ -279,6 +280,7 @@ impl Replica {
             log,
             store,
             peers,
+            transport,
             leadership,
             failure,
             space,
@@ -375,6 +377,11 @@ impl Replica {
         let mut all = vec![Ok(self.status())];
         all.extend(self.0.peers.statuses().await);
         all
+    }
+
+    /// Shows peers other certificates, from the next connection on. Says whether they are others than before.
+    pub fn renew_tls(&self, tls: &PeerTls) -> Result<bool, StartError> {
+        self.0.transport.renew(tls, self.name())
     }
 
     /// All members by name, as far as this replica knows. After a [`Replica::read_barrier`] that is all of them.

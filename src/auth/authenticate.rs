@@ -2,10 +2,11 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use arc_swap::ArcSwap;
 use http::HeaderMap;
 use http::header::AUTHORIZATION;
 use kontiki_storage::Store;
@@ -38,13 +39,38 @@ enum Certificate {
 
 pub struct Authenticator {
     anonymous: Option<Arc<User>>,
-    certificates: Arc<dyn ClientCertVerifier>,
+    /// `--client-ca-file`.
+    client_ca_file: Option<PathBuf>,
+    trust: ArcSwap<Trust>,
     tokens: tokens::Tokens,
     pub service_accounts: ServiceAccounts,
-    /// The authorities of `--client-ca-file`, PEM, which API servers behind this one are told to trust too.
-    pub client_authorities: Option<String>,
     /// Tokens of service accounts that were good a moment ago.
     good: Mutex<HashMap<String, (Arc<User>, Instant)>>,
+}
+
+/// Whose client certificates are let in.
+struct Trust {
+    /// The cluster's own authority, PEM.
+    authority: String,
+    /// The authorities of `--client-ca-file`, PEM.
+    others: Option<String>,
+    verifier: Arc<dyn ClientCertVerifier>,
+}
+
+impl Trust {
+    fn read(authority: &str, file: Option<&Path>) -> std::result::Result<Trust, ConfigError> {
+        let mut roots = RootCertStore::empty();
+        for der in CertificateDer::pem_slice_iter(authority.as_bytes()).flatten() {
+            roots.add_parsable_certificates([der]);
+        }
+        let others = file.map(|path| add_authorities(&mut roots, path)).transpose()?;
+        let verifier = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(|e| ConfigError {
+            flag: "--client-ca-file",
+            problem: e.to_string(),
+            fix: "give a file with at least one certificate of an authority".into(),
+        })?;
+        Ok(Trust { authority: authority.into(), others, verifier })
+    }
 }
 
 /// How long a verified token is not looked at again, as upstream has it.
@@ -58,24 +84,15 @@ impl Authenticator {
         authority: &str,
         service_account_key: &str,
     ) -> std::result::Result<Authenticator, ConfigError> {
-        let mut roots = RootCertStore::empty();
-        for der in CertificateDer::pem_slice_iter(authority.as_bytes()).flatten() {
-            roots.add_parsable_certificates([der]);
-        }
-        let file = config.client_ca_file.as_deref();
-        let client_authorities = file.map(|path| add_authorities(&mut roots, path)).transpose()?;
-        let certificates = WebPkiClientVerifier::builder(Arc::new(roots)).build().map_err(|e| ConfigError {
-            flag: "--client-ca-file",
-            problem: e.to_string(),
-            fix: "give a file with at least one certificate of an authority".into(),
-        })?;
+        let client_ca_file = config.client_ca_file.clone();
+        let trust = ArcSwap::from_pointee(Trust::read(authority, client_ca_file.as_deref())?);
         let anonymous = User { name: ANONYMOUS.into(), groups: vec![UNAUTHENTICATED.into()], ..User::default() };
         Ok(Authenticator {
             anonymous: config.anonymous.then(|| Arc::new(anonymous)),
-            certificates,
+            client_ca_file,
+            trust,
             tokens: config.token_file.as_deref().map(tokens::read).transpose()?.unwrap_or_default(),
             service_accounts: ServiceAccounts::new(&config.service_accounts, service_account_key)?,
-            client_authorities,
             good: Mutex::default(),
         })
     }
@@ -83,7 +100,7 @@ impl Authenticator {
     /// Checks the certificate of a new connection once for all its requests.
     pub fn peer(&self, address: SocketAddr, chain: Option<&[CertificateDer<'_>]>) -> Peer {
         let certificate = chain.and_then(<[_]>::split_first).and_then(|(own, issuers)| {
-            match self.certificates.verify_client_cert(own, issuers, UnixTime::now()) {
+            match self.trust.load().verifier.verify_client_cert(own, issuers, UnixTime::now()) {
                 Ok(_) => named_by(own),
                 Err(error) => {
                     tracing::debug!(%address, %error, "client certificate");
@@ -96,7 +113,23 @@ impl Authenticator {
 
     /// What the verification of handshake signatures and the choice of certificates to ask for go by.
     pub fn verifier(&self) -> Arc<dyn ClientCertVerifier> {
-        self.certificates.clone()
+        self.trust.load().verifier.clone()
+    }
+
+    /// The authorities of `--client-ca-file`, PEM, which API servers behind this one are told to trust too.
+    pub fn client_authorities(&self) -> Option<String> {
+        self.trust.load().others.clone()
+    }
+
+    /// Trusts what the files say now, for new connections. Says whether that is something else.
+    pub fn renew(&self, authority: &str) -> std::result::Result<bool, ConfigError> {
+        let trust = Trust::read(authority, self.client_ca_file.as_deref())?;
+        let current = self.trust.load();
+        let changed = (&trust.authority, &trust.others) != (&current.authority, &current.others);
+        if changed {
+            self.trust.store(Arc::new(trust));
+        }
+        Ok(changed)
     }
 
     pub fn authenticate(&self, peer: &Peer, headers: &HeaderMap, store: &Store) -> Result<Arc<User>> {

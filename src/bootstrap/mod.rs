@@ -30,8 +30,8 @@ pub async fn ensure(server: &Server) -> Result<()> {
             missing.push(internal::create(&registry, object, manager)?);
         }
     }
-    if let Some(authorities) = &server.authenticator.client_authorities {
-        let trust = trust(authorities);
+    if let Some(authorities) = server.authenticator.client_authorities() {
+        let trust = trust(&authorities);
         match internal::find(&registry, &view, &trust)? {
             None => missing.push(internal::create(&registry, trust, internal::MANAGER)?),
             Some(record) => missing.push(internal::update(&registry, record, |object| {

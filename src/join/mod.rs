@@ -185,12 +185,12 @@ async fn ask_once(join: &Join, request: &Request) -> anyhow::Result<Welcome> {
         .with_custom_certificate_verifier(Arc::new(Anybody(provider)))
         .with_no_client_auth();
     let response = client::exchange(&join.url, open, name.clone(), Method::GET, AUTHORITY, None, Vec::new()).await?;
-    let authority = String::from_utf8(client::body(response).await?.to_vec()).context("the authority's certificate")?;
-    if !join.token.trusts(&authority).map_err(Untrusted)? {
+    let shown = client::body(response).await?;
+    let Some(authority) = join.token.authority(&shown).map_err(Untrusted)? else {
         let text = "the server is not of the cluster that made the token: its authority has another key";
         return Err(Untrusted(text.into()).into());
-    }
-    let pinned = client::trusting(&authority)?.with_no_client_auth();
+    };
+    let pinned = client::trusting([authority])?.with_no_client_auth();
     let (token, body) = (join.token.to_string(), serde_json::to_vec(request)?);
     let asked = client::exchange(&join.url, pinned, name, Method::POST, JOIN, Some(&token), body).await;
     let response = match asked {

@@ -58,14 +58,22 @@ impl FromStr for Token {
 }
 
 impl Token {
+    /// `authority`: PEM, the one that signs first.
     pub fn new(authority: &str) -> Result<Token, String> {
         let (id, secret): ([u8; 4], [u8; 16]) = rand::random();
-        Ok(Token { id: hex(&id), secret: hex(&secret), authority: key_hash(authority)? })
+        Ok(Token { id: hex(&id), secret: hex(&secret), authority: key_hash(&signer(authority)?)? })
     }
 
-    /// Whether a certificate, PEM, is of the authority that the token was made under.
-    pub fn trusts(&self, authority: &str) -> Result<bool, String> {
-        Ok(key_hash(authority)? == self.authority)
+    /// The authority that the token was made under, if it is among these certificates (PEM). The others of them say
+    /// nothing: whoever sends them may have put them there.
+    pub fn authority(&self, certificates: &[u8]) -> Result<Option<CertificateDer<'static>>, String> {
+        for der in CertificateDer::pem_slice_iter(certificates) {
+            let der = der.map_err(|e| format!("the authority: {e}"))?;
+            if key_hash(&der)? == self.authority {
+                return Ok(Some(der));
+            }
+        }
+        Ok(None)
     }
 
     /// Keeps the token for so long; the leader removes it then.
@@ -97,9 +105,12 @@ impl Token {
     }
 }
 
-fn key_hash(certificate: &str) -> Result<String, String> {
-    let der = CertificateDer::from_pem_slice(certificate.as_bytes()).map_err(|e| format!("the authority: {e}"))?;
-    let (_, parsed) = X509Certificate::from_der(&der).map_err(|e| format!("the authority: {e}"))?;
+fn signer(authority: &str) -> Result<CertificateDer<'static>, String> {
+    CertificateDer::from_pem_slice(authority.as_bytes()).map_err(|e| format!("the authority: {e}"))
+}
+
+fn key_hash(certificate: &CertificateDer<'_>) -> Result<String, String> {
+    let (_, parsed) = X509Certificate::from_der(certificate).map_err(|e| format!("the authority: {e}"))?;
     Ok(hex(&Sha256::digest(parsed.public_key().raw)))
 }
 
@@ -123,10 +134,15 @@ mod tests {
         let (own, other) = (authority("a"), authority("b"));
         let token = Token::new(&own).unwrap();
         assert_eq!(token.to_string().parse(), Ok(token.clone()));
-        assert_eq!((token.trusts(&own), token.trusts(&other)), (Ok(true), Ok(false)));
+        assert_eq!(token.authority(other.as_bytes()), Ok(None));
+        // Only that one of a bundle, wherever it stands.
+        let trusted = token.authority(format!("{other}{own}").as_bytes());
+        assert_eq!(trusted, Ok(Some(signer(&own).unwrap())));
         for text in ["", "a.b.c", &format!("{token}.x"), &token.to_string().to_uppercase()] {
             assert!(text.parse::<Token>().is_err(), "{text}");
         }
         assert!(!format!("{token:?}").contains(&token.secret));
+        let (Transaction { writes, .. }, _) = token.keep(Duration::from_secs(60));
+        assert!(!format!("{writes:?}").contains(&token.secret));
     }
 }

@@ -6,12 +6,14 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
 use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_rustls::TlsAcceptor;
@@ -66,7 +68,7 @@ impl Connections {
 pub async fn serve(
     server: Arc<Server>,
     listener: TcpListener,
-    tls: TlsAcceptor,
+    tls: Arc<ArcSwap<ServerConfig>>,
     streams: u32,
     connections: Connections,
 ) {
@@ -85,7 +87,7 @@ pub async fn serve(
                 continue;
             }
         };
-        let (server, tls) = (server.clone(), tls.clone());
+        let (server, tls) = (server.clone(), TlsAcceptor::from(tls.load_full()));
         tokio::spawn(async move {
             connection(server, tls, stream, address, streams).await;
             drop(permit);

@@ -17,11 +17,11 @@ use std::time::Duration;
 use anyhow::Context;
 use arc_swap::ArcSwap;
 use kontiki_raft::{PeerTls, Reads, Replica, TransferError};
+use rustls::ServerConfig;
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpListener;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::time::{Instant, timeout};
-use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 
 pub use limits::InFlight;
@@ -98,9 +98,9 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     let identity = Arc::new(Identity::new(&config.name, address));
     let connections = Connections::new();
-    let acceptor = TlsAcceptor::from(Arc::new(tls));
-    tokio::spawn(listen::serve(server.clone(), listener, acceptor, config.http2_streams, connections.clone()));
-    tokio::spawn(renew(config.clone(), certificate));
+    let tls = Arc::new(ArcSwap::from_pointee(tls));
+    tokio::spawn(listen::serve(server.clone(), listener, tls.clone(), config.http2_streams, connections.clone()));
+    tokio::spawn(renew(server.clone(), config.clone(), certificate, tls, signal(SignalKind::hangup())?));
     tracing::info!(address = %config.listen, "serving");
 
     let stopped = tokio::select! {
@@ -193,17 +193,52 @@ fn serving_certificate(config: &Config, pki: &Pki) -> anyhow::Result<CertifiedKe
     }
 }
 
-/// Serves with a new certificate when there is one: the files were replaced, or their time had come.
-async fn renew(config: Config, certificate: Arc<tls::Certificate>) {
+/// Shows clients and peers new certificates, and trusts other authorities, when there are any: files were replaced, or
+/// their time had come. SIGHUP has them looked at at once.
+async fn renew(
+    server: Arc<Server>,
+    config: Config,
+    certificate: Arc<tls::Certificate>,
+    tls: Arc<ArcSwap<ServerConfig>>,
+    mut hangup: Signal,
+) {
     loop {
-        tokio::time::sleep(RENEWAL).await;
-        let renewed = Pki::ensure(&config).and_then(|pki| serving_certificate(&config, &pki));
-        match renewed.map(|key| certificate.replace(key)) {
-            Ok(true) => tracing::info!("serving with a new certificate"),
+        // It makes no difference which.
+        let _ = timeout(RENEWAL, hangup.recv()).await;
+        match look_at_files(&server, &config, &certificate, &tls) {
             Ok(false) => {}
-            Err(error) => tracing::warn!(error = format!("{error:#}"), "looking for a new certificate"),
+            // API servers behind this one are told whom to trust.
+            Ok(true) => {
+                if let Err(error) = bootstrap::ensure(&server).await {
+                    tracing::warn!(%error, "telling others which clients to trust");
+                }
+            }
+            Err(error) => tracing::warn!(error = format!("{error:#}"), "looking for new certificates"),
         }
     }
+}
+
+/// Says whether other clients are trusted than before.
+fn look_at_files(
+    server: &Server,
+    config: &Config,
+    certificate: &Arc<tls::Certificate>,
+    tls: &ArcSwap<ServerConfig>,
+) -> anyhow::Result<bool> {
+    let pki = Pki::ensure(config)?;
+    if certificate.replace(serving_certificate(config, &pki)?) {
+        tracing::info!("serving with a new certificate");
+    }
+    let clients = server.authenticator.renew(&pki.cluster.authority.certificate)?;
+    if clients {
+        let verifier = server.authenticator.verifier();
+        tls.store(Arc::new(tls::server_config(config.tls_min_version, certificate.clone(), verifier)?));
+        tracing::info!("clients of other authorities are trusted");
+    }
+    if server.replica.renew_tls(&pki.for_peers())? {
+        tracing::info!("peers are shown a new certificate, or another authority is trusted");
+    }
+    Ok(clients)
 }
 
 /// All certificates and keys.
@@ -214,6 +249,15 @@ struct Pki {
 }
 
 impl Pki {
+    /// What this replica shows its peers, and what it knows them by.
+    fn for_peers(&self) -> PeerTls {
+        PeerTls {
+            chain: self.replica.peer.certificate.clone().into_bytes(),
+            key: self.replica.peer.key.clone().into_bytes(),
+            ca: self.cluster.peer_authority.certificate.clone().into_bytes(),
+        }
+    }
+
     fn ensure(config: &Config) -> anyhow::Result<Pki> {
         let own = config.data_dir.join("pki");
         let cluster = match &config.pki_dir {
@@ -271,11 +315,7 @@ fn raft_config(config: &Config, pki: &Pki, joining: Option<&Joining>) -> kontiki
         raft.peer_address = address.clone();
         raft.peer_listen = Some(config.cluster.peer_bind.unwrap_or_else(|| peer_listen(address)));
         raft.initial_cluster = config.cluster.members.clone().into_iter().collect();
-        raft.tls = Some(PeerTls {
-            chain: pki.replica.peer.certificate.clone().into_bytes(),
-            key: pki.replica.peer.key.clone().into_bytes(),
-            ca: pki.cluster.peer_authority.certificate.clone().into_bytes(),
-        });
+        raft.tls = Some(pki.for_peers());
     }
     raft
 }

@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::server::{Caller, Service};
-use super::tls;
+use super::tls::{self, PeerTls};
 use super::transport::{Body, Connection, Ended, PeerError, Transport};
 use crate::config::{Config, StartError};
 use crate::types::Member;
@@ -32,16 +32,28 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const CONNECTIONS: usize = 256;
 const WINDOW: u32 = 4 << 20;
 
+/// What is shown and trusted, and what it was made of.
+struct Ends {
+    tls: PeerTls,
+    ends: tls::Ends,
+}
+
 pub(crate) struct Http {
     /// None: a cluster of one.
-    ends: Option<tls::Ends>,
+    ends: Option<Arc<Mutex<Ends>>>,
     listener: Mutex<Option<TcpListener>>,
 }
 
 impl Http {
     /// Takes the address that peers are to find this replica at; they are answered once it serves.
     pub(crate) async fn listen(config: &Config) -> Result<Http, StartError> {
-        let ends = config.tls.as_ref().map(|tls| tls::Ends::new(tls, &config.name)).transpose()?;
+        let ends = match &config.tls {
+            Some(tls) => {
+                let ends = tls::Ends::new(tls, &config.name)?;
+                Some(Arc::new(Mutex::new(Ends { tls: tls.clone(), ends })))
+            }
+            None => None,
+        };
         let listener = match config.peer_listen {
             Some(address) => Some(bind(address).await?),
             None => None,
@@ -56,7 +68,8 @@ impl Http {
         let socket = TcpStream::connect(address).await.map_err(at)?;
         socket.set_nodelay(true).map_err(at)?;
         let name = tls::server_name().map_err(|error| error.to_string())?;
-        let stream = TlsConnector::from(ends.client.clone()).connect(name, socket).await.map_err(at)?;
+        let client = ends.lock().ends.client.clone();
+        let stream = TlsConnector::from(client).connect(name, socket).await.map_err(at)?;
         let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
         let name = certificate.map(tls::member_name).transpose().map_err(|error| format!("{address}: {error}"))?;
         if name.as_deref() != Some(&member.name) {
@@ -84,11 +97,20 @@ impl Transport for Http {
         self.dial(member, ended).boxed()
     }
 
+    fn renew(&self, tls: &PeerTls, name: &str) -> Result<bool, StartError> {
+        let Some(current) = &self.ends else { return Ok(false) };
+        if current.lock().tls == *tls {
+            return Ok(false);
+        }
+        *current.lock() = Ends { tls: tls.clone(), ends: tls::Ends::new(tls, name)? };
+        Ok(true)
+    }
+
     fn serve(&self, service: Arc<Service>) -> JoinHandle<()> {
         let (listener, ends) = (self.listener.lock().take(), self.ends.clone());
         tokio::spawn(async move {
             if let (Some(listener), Some(ends)) = (listener, ends) {
-                accept(listener, TlsAcceptor::from(ends.server), service).await;
+                accept(listener, ends, service).await;
             }
         })
     }
@@ -119,12 +141,12 @@ async fn bind(address: SocketAddr) -> Result<TcpListener, StartError> {
     TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
 }
 
-async fn accept(listener: TcpListener, tls: TlsAcceptor, service: Arc<Service>) {
+async fn accept(listener: TcpListener, ends: Arc<Mutex<Ends>>, service: Arc<Service>) {
     let mut connections = JoinSet::new();
     loop {
         match listener.accept().await {
             Ok((socket, from)) if connections.len() < CONNECTIONS => {
-                let (tls, service) = (tls.clone(), service.clone());
+                let (tls, service) = (TlsAcceptor::from(ends.lock().ends.server.clone()), service.clone());
                 connections.spawn(async move {
                     if let Err(error) = serve_one(socket, tls, service).await {
                         tracing::debug!(%from, error, "a peer connection has ended");

@@ -23,13 +23,13 @@ const COMMON_NAME_PREFIX: &str = "kontiki:member:";
 const PROTOCOL: &[u8] = b"h2";
 
 /// What a replica shows its peers, and what it knows them by.
-#[derive(Clone)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct PeerTls {
     /// This member's certificate and those that lead to the CA; PEM, or the DER of the one.
     pub chain: Vec<u8>,
     /// PEM or DER.
     pub key: Vec<u8>,
-    /// The cluster's CA; PEM or DER.
+    /// The cluster's CA, or several of them while one takes the place of another; PEM, or the DER of the one.
     pub ca: Vec<u8>,
 }
 

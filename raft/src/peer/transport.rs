@@ -12,6 +12,8 @@ use hyper::{Response, StatusCode};
 use tokio::task::JoinHandle;
 
 use super::server::Service;
+use super::tls::PeerTls;
+use crate::config::StartError;
 use crate::types::Member;
 
 /// One message, or a stream of framed ones.
@@ -23,6 +25,12 @@ pub(crate) type Ended = Box<dyn FnOnce(Option<String>) + Send>;
 pub(crate) trait Transport: Send + Sync {
     /// Connects to what has shown that it is this member.
     fn connect<'a>(&'a self, member: &'a Member, ended: Ended) -> BoxFuture<'a, Result<Arc<dyn Connection>, String>>;
+
+    /// Shows these certificates from the next connection on, and trusts what they say is to be trusted. Says whether
+    /// they are others than before.
+    fn renew(&self, _tls: &PeerTls, _name: &str) -> Result<bool, StartError> {
+        Ok(false)
+    }
 
     /// Lets `service` answer peers until the task is aborted; their connections end with it.
     fn serve(&self, service: Arc<Service>) -> JoinHandle<()>;

@@ -96,20 +96,22 @@ impl Node {
 
     /// Starts, once the process that had the directory before has let go of it.
     pub async fn start(&mut self) {
+        let mut last = None;
         for _ in 0..100 {
             match self.try_start().await {
                 Ok(()) => return,
                 Err(
-                    StartError::Database { .. }
+                    error @ (StartError::Database { .. }
                     | StartError::Listen { .. }
-                    | StartError::Store(OpenError::Io { .. } | OpenError::Database { .. }),
+                    | StartError::Store(OpenError::Io { .. } | OpenError::Database { .. })),
                 ) => {
+                    last = Some(error);
                     tokio::time::sleep(Duration::from_millis(50)).await;
                 }
                 Err(error) => panic!("{error}"),
             }
         }
-        panic!("the directory is still in use");
+        panic!("the directory is still in use: {last:?}");
     }
 
     pub fn crash(&mut self) {
@@ -169,8 +171,28 @@ impl Cluster {
         cluster
     }
 
+    /// A cluster of one from a copy of a data directory, at an address of its own.
+    pub async fn open(name: &str, data_dir: &Path) -> Cluster {
+        let (dir, ca) = (tempfile::tempdir().unwrap(), Ca::new());
+        copy_dir(data_dir, &dir.path().join(name));
+        let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let config = Config {
+            peer_listen: Some(address),
+            peer_address: address.to_string(),
+            tls: Some(ca.member(name)),
+            ..Config::new(name, dir.path().join(name))
+        };
+        let mut node = Node { config, runtime: None, replica: None };
+        node.start().await;
+        Cluster { nodes: vec![node], ca, dir }
+    }
+
     /// A further replica, as a learner that runs.
     pub async fn join(&mut self, name: &str) -> Result<usize, ManageError> {
+        self.join_as(name, |_| ()).await
+    }
+
+    pub async fn join_as(&mut self, name: &str, with: impl FnOnce(&mut Config)) -> Result<usize, ManageError> {
         let address = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let member = self.nodes[self.leader().await].replica();
         let incarnation = rand::random();
@@ -188,6 +210,7 @@ impl Cluster {
             runtime: None,
             replica: None,
         };
+        with(&mut node.config);
         node.start().await;
         self.nodes.push(node);
         Ok(self.nodes.len() - 1)
