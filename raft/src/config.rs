@@ -2,11 +2,14 @@
 
 use std::io;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use kontiki_storage::codec::{CodecError, FORMAT};
 
 use crate::identity::Invitation;
 use crate::peer::PeerTls;
+use crate::types::LEVEL;
 
 #[derive(Clone)]
 pub struct Config {
@@ -27,6 +30,8 @@ pub struct Config {
     pub version: String,
     /// Where clients reach this replica; announced likewise.
     pub client_url: String,
+    /// What this replica says it can apply: [`LEVEL`], or less, as an earlier release does.
+    pub level: u32,
     pub storage: kontiki_storage::Options,
     pub timing: Timing,
     pub limits: Limits,
@@ -58,6 +63,7 @@ impl Config {
             tls: None,
             version: String::new(),
             client_url: String::new(),
+            level: LEVEL,
             storage: kontiki_storage::Options::default(),
             timing: Timing::default(),
             limits: Limits::default(),
@@ -141,6 +147,17 @@ impl Limits {
     }
 }
 
+impl StartError {
+    /// What is wrong with something that was read.
+    pub(crate) fn unreadable(path: &Path, what: impl Into<String>, error: CodecError) -> StartError {
+        let (path, what) = (path.to_owned(), what.into());
+        match error {
+            CodecError::Version { found } if found > FORMAT => StartError::Newer { path, what, found },
+            error => StartError::Corrupt { path, what, detail: error.to_string() },
+        }
+    }
+}
+
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     #[error("{0}")]
@@ -155,6 +172,17 @@ pub enum StartError {
         path = path.display()
     )]
     Corrupt { path: PathBuf, what: String, detail: String },
+    #[error(
+        "{path}: {what} was written by a newer release, in format {found}; this one reads formats up to {FORMAT}. Start \
+         that release or a later one",
+        path = path.display()
+    )]
+    Newer { path: PathBuf, what: String, found: u8 },
+    #[error(
+        "the cluster is at feature level {has}, and this release knows only those up to {own}: start the release that the \
+         other replicas run"
+    )]
+    TooOld { has: u32, own: u32 },
     #[error(transparent)]
     Store(#[from] kontiki_storage::OpenError),
     /// The data directory is another replica's or another cluster's, or a part of it is missing.

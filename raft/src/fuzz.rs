@@ -17,7 +17,7 @@ pub fn row(body: &[u8]) {
     }
     let written = codec::seal(KEY, &EntryForm::of(&entry)).map_err(|error| error.to_string());
     let again = written.clone().and_then(|row| {
-        let entry = read_entry(KEY, &row.into())?;
+        let entry = read_entry(KEY, &row.into()).map_err(|error| error.to_string())?;
         codec::seal(KEY, &EntryForm::of(&entry)).map_err(|error| error.to_string())
     });
     assert!(again.is_ok() && written == again, "{written:?} was read as {again:?}");

@@ -103,12 +103,7 @@ fn hash(kind: &str, text: &str) -> u64 {
 /// The identity in the log, after checking that it is the one that `config` means; None: there is none yet.
 pub(crate) fn read(config: &Config, founders: &Founders, log: &Log) -> Result<Option<Identity>, StartError> {
     let path = &config.data_dir;
-    let Some(row) = log.get(IDENTITY)? else { return Ok(None) };
-    let identity: Identity = codec::unseal(IDENTITY, &row).map_err(|error| StartError::Corrupt {
-        path: path.clone(),
-        what: "the replica's identity".into(),
-        detail: error.to_string(),
-    })?;
+    let Some(identity) = log.row::<Identity>(IDENTITY, "the replica's identity")? else { return Ok(None) };
     if identity.name != config.name {
         let detail = format!("this is the data directory of replica {}, not of {}", identity.name, config.name);
         return Err(StartError::Foreign { path: path.clone(), detail });

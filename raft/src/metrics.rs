@@ -29,6 +29,7 @@ macro_rules! metrics {
 
 metrics! {
     term: IntGauge = gauge("term", "The current term.");
+    feature_level: IntGauge = gauge("feature_level", "What every member can apply, by this replica's state.");
     is_leader: IntGauge = gauge("is_leader", "1 where this replica leads.");
     has_leader: IntGauge = gauge("has_leader", "1 where this replica knows a leader.");
     leader_changes: IntCounter = counter("leader_changes_total", "Leaders seen, by this replica, since its start.");

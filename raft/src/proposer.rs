@@ -34,6 +34,8 @@ pub enum ProposeError {
     NoSpace,
     #[error("the proposal has {bytes} bytes, and {limit} is the limit")]
     TooLarge { bytes: usize, limit: usize },
+    #[error("the cluster is at feature level {has}, and this needs {needed}: a replica is older; it was not applied")]
+    Unsupported { needed: u32, has: u32 },
     #[error("the replica is shutting down; the proposal was not applied")]
     ShuttingDown,
 }
@@ -46,6 +48,7 @@ impl ProposeError {
             ProposeError::Overloaded => "overloaded",
             ProposeError::NoSpace => "no_space",
             ProposeError::TooLarge { .. } => "too_large",
+            ProposeError::Unsupported { .. } => "unsupported",
             ProposeError::ShuttingDown => "shutting_down",
         }
     }

@@ -20,6 +20,7 @@ use crate::config::{Config, Limits, Reads, StartError};
 use crate::format::decode_membership;
 use crate::host::{self, watch};
 use crate::identity::{self, Founders, Identity, Invitation};
+use crate::level::{self, Raise};
 use crate::log::{Log, REMOVED};
 use crate::machine::Machine;
 use crate::membership::{self, HANDOVER, ManageError, Manager, MemberInfo, Operation, Step};
@@ -72,6 +73,7 @@ impl Drop for Running {
 #[derive(Clone)]
 pub(crate) struct Observer {
     identity: Identity,
+    level: u32,
     announced: Announced,
     raft: Raft,
     log: Log,
@@ -103,6 +105,10 @@ pub struct ReplicaStatus {
     pub id: NodeId,
     pub announced: Announced,
     pub role: Role,
+    /// What its build can apply.
+    pub level: u32,
+    /// What every member can.
+    pub feature_level: u32,
     pub term: u64,
     /// The leader's name.
     pub leader: Option<String>,
@@ -174,12 +180,23 @@ impl Replica {
         if let Some(index) = applied {
             log.checkpointed(index);
         }
+        if level::of(&store) > config.level {
+            return Err(StartError::TooOld { has: level::of(&store), own: config.level });
+        }
         let announced = Announced {
             address: config.peer_address.clone(),
             version: config.version.clone(),
             client_url: config.client_url.clone(),
         };
-        let peers = Peers::new(&identity, announced.clone(), transport.clone(), log.clone(), metrics.clone());
+        let peers = Peers::new(
+            &identity,
+            config.level,
+            announced.clone(),
+            transport.clone(),
+            log.clone(),
+            store.clone(),
+            metrics.clone(),
+        );
         if config.invitation.is_some() || identity.is_founder() {
             peers.update(founders.members.iter().map(|(id, member)| (id, member)));
         }
@@ -252,8 +269,19 @@ impl Replica {
             tokio::spawn(lookout.run()),
             tokio::spawn(audit.run()),
         ];
+        let proposer = Proposer::new(route.clone(), config.limits, metrics.clone());
+        let raise = Raise {
+            raft: raft.clone(),
+            peers: peers.clone(),
+            store: store.clone(),
+            proposer: proposer.clone(),
+            node: identity.node,
+            level: config.level,
+        };
+        tasks.push(tokio::spawn(raise.run()));
         let observer = Observer {
             identity,
+            level: config.level,
             announced,
             raft: raft.clone(),
             log: log.clone(),
@@ -262,7 +290,7 @@ impl Replica {
             standing,
         };
         let barrier = Barrier::new(route.clone(), store.clone(), applied_seen, metrics.clone());
-        let manager = Manager::new(route.clone());
+        let manager = Manager::new(route);
         if config.peer_listen.is_some() {
             let address = config.peer_address.clone();
             tasks.push(tokio::spawn(announce_address(raft.clone(), manager.clone(), peers.clone(), address)));
@@ -273,7 +301,7 @@ impl Replica {
         tasks.push(transport.serve(Arc::new(service)));
         Ok(Replica(Arc::new(Inner {
             observer,
-            proposer: Proposer::new(route, config.limits, metrics.clone()),
+            proposer,
             barrier,
             manager,
             raft,
@@ -328,6 +356,13 @@ impl Replica {
     async fn submit(&self, command: Command, deadline: Instant) -> Result<Outcome, ProposeError> {
         if !self.0.space.takes_proposals() && self.is_leader() {
             return Err(ProposeError::NoSpace);
+        }
+        let needed = command.level();
+        if needed > level::FIRST {
+            let has = level::of(&self.0.store);
+            if needed > has {
+                return Err(ProposeError::Unsupported { needed, has });
+            }
         }
         self.0.proposer.propose(command, deadline).await
     }
@@ -470,6 +505,8 @@ impl Observer {
             id: self.identity.node,
             announced: self.announced.clone(),
             role,
+            level: self.level,
+            feature_level: level::of(&self.store),
             term: raft.current_term,
             leader: self.leadership.borrow().leader.as_ref().map(|leader| leader.name.clone()),
             last_log_index: raft.last_log_index.unwrap_or(0),
@@ -496,6 +533,7 @@ impl Inner {
         metrics.applied_index.set(index(&raft.last_applied) as i64);
         metrics.purged_index.set(index(&raft.purged) as i64);
         metrics.state_diverged.set(self.observer.has_diverged().into());
+        metrics.feature_level.set(level::of(&self.store).into());
         metrics.log_bytes.set(self.log.size() as i64);
         metrics.proposals_pending.set(self.proposer.pending() as i64);
         metrics.match_index.reset();

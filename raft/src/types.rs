@@ -13,6 +13,9 @@ use serde::{Deserialize, Serialize};
 use crate::host;
 
 pub type NodeId = u64;
+/// What this build can apply. A command that needs a level is proposed once the cluster is at it;
+/// `kontiki_storage::Command::level` says which needs what.
+pub const LEVEL: u32 = 1;
 /// A term may see more than one leader, each with a vote that beats the one before: two candidates that start at the same
 /// moment don't split the vote, so an election takes one round.
 pub(crate) type LeaderId = leader_id_adv::LeaderId<u64, NodeId>;

@@ -42,7 +42,10 @@ pub fn run(flags: StatusFlags) -> anyhow::Result<()> {
     let answer = answer.with_context(|| format!("asking {}", kubeconfig.server))?;
     match flags.output {
         Some(Output::Json) => println!("{}", serde_json::to_string_pretty(&answer)?),
-        None => print!("{}", table(&answer)),
+        None => {
+            print!("{}", table(&answer));
+            println!("\nFeature level {}: what all of them can do", answer.int_at(&["featureLevel"]).unwrap_or(0));
+        }
     }
     Ok(())
 }

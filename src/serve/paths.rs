@@ -163,12 +163,13 @@ async fn status(server: &Server) -> Response<Body> {
             "diverged": status.diverged,
             "databaseBytes": status.state_bytes + status.log_bytes,
             "version": status.announced.version,
+            "level": status.level,
         }),
         Err(missing) => json!({ "name": missing.name, "address": missing.address, "error": missing.error }),
     });
     let mut replicas: Vec<Value> = replicas.collect();
     replicas.sort_by(|a, b| a.text_at(&["name"]).cmp(b.text_at(&["name"])));
-    pretty(&json!({ "replicas": replicas }))
+    pretty(&json!({ "replicas": replicas, "featureLevel": server.replica.status().feature_level }))
 }
 
 /// All objects as they are at one revision, in the form of a snapshot file. `resourceVersion=0` takes what this replica

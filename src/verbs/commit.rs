@@ -118,9 +118,10 @@ fn propose_error(error: ProposeError) -> ApiError {
     match error {
         ProposeError::Unknown => timeout(),
         ProposeError::Overloaded => ApiError::too_many_requests("Too many requests, please try again later.", 1),
-        ProposeError::NotTaken | ProposeError::NoSpace | ProposeError::ShuttingDown => {
-            ApiError::unavailable(error.to_string()).with_details(again())
-        }
+        ProposeError::NotTaken
+        | ProposeError::NoSpace
+        | ProposeError::Unsupported { .. }
+        | ProposeError::ShuttingDown => ApiError::unavailable(error.to_string()).with_details(again()),
         ProposeError::TooLarge { limit, .. } => {
             ApiError::too_large(format!("Request entity too large: limit is {limit}"))
         }

@@ -62,6 +62,15 @@ pub enum Command {
     },
 }
 
+impl Command {
+    /// The feature level that a replica must have to apply this. A new kind of command gets the next level.
+    pub fn level(&self) -> u32 {
+        match self {
+            Command::Transact(_) | Command::Compact { .. } => 1,
+        }
+    }
+}
+
 /// A command with the name under which its outcome is remembered, so that a retry is answered and not repeated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Proposal {

@@ -317,8 +317,14 @@ impl Disk {
         for entry in self.db.iterator_cf_opt(self.family(family), options, mode) {
             match entry {
                 Ok((key, value)) => {
-                    if let Err(Defect(detail)) = row(&key, &value) {
-                        defect(corrupt(format!("the row {} in {family}", key.escape_ascii()), detail))?;
+                    if let Err(Defect(error)) = row(&key, &value) {
+                        let what = format!("the row {} in {family}", key.escape_ascii());
+                        defect(match error {
+                            CodecError::Version { found } if found > codec::FORMAT => {
+                                OpenError::Newer { path: self.path(), what, found }
+                            }
+                            error => corrupt(what, error.to_string()),
+                        })?;
                     }
                 }
                 Err(error) => {
@@ -336,17 +342,17 @@ impl Disk {
 }
 
 /// What is wrong with a row.
-struct Defect(String);
+struct Defect(CodecError);
 
 impl From<&str> for Defect {
     fn from(detail: &str) -> Defect {
-        Defect(detail.to_owned())
+        Defect(CodecError::Malformed(detail.to_owned()))
     }
 }
 
 impl From<CodecError> for Defect {
     fn from(error: CodecError) -> Defect {
-        Defect(error.to_string())
+        Defect(error)
     }
 }
 

@@ -8,7 +8,7 @@ use parking_lot::{Mutex, RwLock};
 use rocksdb::WriteBatch;
 use tokio::sync::watch;
 
-use crate::codec::CodecError;
+use crate::codec::{CodecError, FORMAT};
 use crate::disk::{Disk, Probe};
 use crate::event::{Feed, History};
 use crate::state::{Changes, HistoryBound, State};
@@ -51,6 +51,12 @@ pub enum OpenError {
         path = path.display()
     )]
     Corrupt { path: PathBuf, what: String, detail: String },
+    #[error(
+        "{path}: {what} was written by a newer release, in format {found}; this one reads formats up to {FORMAT}. Start \
+         that release or a later one",
+        path = path.display()
+    )]
+    Newer { path: PathBuf, what: String, found: u8 },
 }
 
 /// Why an apply was not done. The state is what it was before, in memory and on disk.
@@ -86,7 +92,7 @@ impl From<OpenError> for Fatal {
         let full = match &error {
             OpenError::Io { source, .. } => source.kind() == std::io::ErrorKind::StorageFull,
             OpenError::Database { detail, .. } => detail.to_ascii_lowercase().contains("no space"),
-            OpenError::Corrupt { .. } => false,
+            OpenError::Corrupt { .. } | OpenError::Newer { .. } => false,
         };
         if full { Fatal::NoSpace(error.to_string()) } else { Fatal::Disk(error.to_string()) }
     }

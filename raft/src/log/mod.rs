@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures_util::{Stream, TryStreamExt, stream};
-use kontiki_storage::codec;
+use kontiki_storage::codec::{self, CodecError};
 use kontiki_storage::{DatabaseStats, LogPosition, Meter};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
@@ -135,12 +135,8 @@ impl Log {
     /// A row of this replica's own, checked. `what` says what it is.
     pub(crate) fn row<T: DeserializeOwned>(&self, key: &[u8], what: &str) -> Result<Option<T>, StartError> {
         let Some(row) = self.get(key)? else { return Ok(None) };
-        let damaged = |error: codec::CodecError| StartError::Corrupt {
-            path: self.0.path.clone(),
-            what: what.into(),
-            detail: error.to_string(),
-        };
-        Ok(Some(codec::unseal(key, &row).map_err(damaged)?))
+        let row = codec::unseal(key, &row).map_err(|error| StartError::unreadable(&self.0.path, what, error))?;
+        Ok(Some(row))
     }
 
     /// Writes a row and returns once it is durable.
@@ -282,15 +278,15 @@ pub(crate) fn scan(
     let mut notes = Notes::default();
     match note::<VoteForm>(db, VOTE) {
         Ok(vote) => notes.vote = vote.map(Vote::from),
-        Err(detail) => defect(corrupt("the vote", detail))?,
+        Err(error) => defect(StartError::unreadable(path, "the vote", error))?,
     }
     match note::<LogPosition>(db, COMMITTED) {
         Ok(position) => notes.committed = position.map(log_id),
-        Err(detail) => defect(corrupt("the commit index", detail))?,
+        Err(error) => defect(StartError::unreadable(path, "the commit index", error))?,
     }
     match note::<LogPosition>(db, PURGED) {
         Ok(position) => notes.purged = position.map(log_id),
-        Err(detail) => defect(corrupt("the log's start", detail))?,
+        Err(error) => defect(StartError::unreadable(path, "the log's start", error))?,
     }
     let mut options = ReadOptions::default();
     options.set_iterate_upper_bound([ENTRY + 1]);
@@ -323,7 +319,7 @@ pub(crate) fn scan(
                 before = Some(entry.log_id);
                 each(entry, row.len() as u64);
             }
-            Err(detail) => defect(corrupt(&what, detail))?,
+            Err(error) => defect(StartError::unreadable(path, what, error))?,
         }
         expected += 1;
     }
@@ -335,9 +331,9 @@ pub(crate) fn scan(
     Ok(notes)
 }
 
-fn note<T: DeserializeOwned>(db: &DB, key: &[u8]) -> Result<Option<T>, String> {
-    let Some(row) = db.get(key).map_err(|error| error.to_string())? else { return Ok(None) };
-    codec::unseal(key, &row).map(Some).map_err(|error| error.to_string())
+fn note<T: DeserializeOwned>(db: &DB, key: &[u8]) -> Result<Option<T>, CodecError> {
+    let row = db.get(key).map_err(|error| CodecError::Malformed(error.to_string()))?;
+    row.map(|row| codec::unseal(key, &row)).transpose()
 }
 
 /// Reads a log without changing anything.
@@ -437,9 +433,8 @@ fn row_key(index: u64) -> [u8; 9] {
     key
 }
 
-pub(crate) fn read_entry(key: &[u8], row: &Bytes) -> Result<Entry, String> {
-    let form: EntryForm = codec::unseal(key, row).map_err(|error| error.to_string())?;
-    form.restore(row).map_err(|error| error.to_string())
+pub(crate) fn read_entry(key: &[u8], row: &Bytes) -> Result<Entry, CodecError> {
+    codec::unseal::<EntryForm>(key, row)?.restore(row)
 }
 
 fn bounds_of(range: &impl RangeBounds<u64>) -> (u64, u64) {

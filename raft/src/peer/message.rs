@@ -42,6 +42,8 @@ pub(crate) struct Hello {
     pub(crate) node: NodeId,
     pub(crate) name: String,
     pub(crate) incarnation: u64,
+    /// What its build can apply.
+    pub(crate) level: u32,
     pub(crate) announced: Announced,
 }
 

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use kontiki_storage::{Revision, codec};
+use kontiki_storage::{Revision, Store, codec};
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -29,6 +29,7 @@ use self::message::{DISMISS, Hello, MANAGE, ProposeAnswer, READ_INDEX, STATE_HAS
 pub(crate) use self::transport::PeerError;
 use crate::host::watch;
 use crate::identity::Identity;
+use crate::level;
 use crate::log::Log;
 use crate::membership::{Operation, Step};
 use crate::metrics::Metrics;
@@ -58,6 +59,8 @@ pub(crate) struct Me {
     transport: Arc<dyn Transport>,
     log: Log,
     known: Mutex<BTreeMap<NodeId, u64>>,
+    levels: Mutex<BTreeMap<NodeId, u32>>,
+    store: Store,
     excluded: watch::Sender<Option<Exclusion>>,
     metrics: Metrics,
 }
@@ -75,6 +78,7 @@ pub(crate) enum Exclusion {
 enum Refusal {
     Stranger,
     Wiped,
+    TooOld { has: u32, own: u32 },
     Log(String),
 }
 
@@ -83,6 +87,9 @@ impl fmt::Display for Refusal {
         match self {
             Refusal::Stranger => f.write_str("it belongs to another cluster"),
             Refusal::Wiped => f.write_str("its data directory is not the one that it had"),
+            Refusal::TooOld { has, own } => {
+                write!(f, "its release knows feature levels up to {own}, and the cluster is at {has}")
+            }
             Refusal::Log(error) => write!(f, "who it is can't be written down: {error}"),
         }
     }
@@ -103,6 +110,10 @@ impl Me {
         if peer.cluster != self.hello.cluster {
             return Err(Refusal::Stranger);
         }
+        let level = level::of(&self.store);
+        if peer.level < level {
+            return Err(Refusal::TooOld { has: level, own: peer.level });
+        }
         let key = [&b"m/peer/"[..], &peer.node.to_be_bytes()].concat();
         let mut known = self.known.lock().get(&peer.node).copied();
         if known.is_none()
@@ -122,6 +133,7 @@ impl Me {
             }
         }
         self.known.lock().insert(peer.node, peer.incarnation);
+        self.levels.lock().insert(peer.node, peer.level);
         Ok(())
     }
 }
@@ -146,9 +158,11 @@ struct Peer {
 impl Peers {
     pub(crate) fn new(
         identity: &Identity,
+        level: u32,
         announced: Announced,
         transport: Arc<dyn Transport>,
         log: Log,
+        store: Store,
         metrics: Metrics,
     ) -> Peers {
         let hello = Hello {
@@ -156,9 +170,19 @@ impl Peers {
             node: identity.node,
             name: identity.name.clone(),
             incarnation: identity.incarnation,
+            level,
             announced,
         };
-        let me = Me { hello, transport, log, known: Mutex::default(), excluded: watch::Sender::new(None), metrics };
+        let me = Me {
+            hello,
+            transport,
+            log,
+            known: Mutex::default(),
+            levels: Mutex::default(),
+            store,
+            excluded: watch::Sender::new(None),
+            metrics,
+        };
         Peers(Arc::new(Shared { me: Arc::new(me), all: RwLock::default() }))
     }
 
@@ -185,6 +209,11 @@ impl Peers {
     pub(crate) async fn greet(&self, within: Duration) {
         // Whoever can't be reached is greeted when it is first needed.
         let _ = tokio::time::timeout(within, self.statuses()).await;
+    }
+
+    /// What a peer could apply when it last said hello. None: it hasn't yet.
+    pub(crate) fn level_of(&self, id: NodeId) -> Option<u32> {
+        self.0.me.levels.lock().get(&id).copied()
     }
 
     pub(crate) fn name_of(&self, id: NodeId) -> String {
