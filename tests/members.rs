@@ -94,6 +94,12 @@ impl Replica {
         members.collect()
     }
 
+    fn revision(&self) -> u64 {
+        let answer: Value = serde_json::from_str(&self.admin(&["status", "-o", "json"]).unwrap()).unwrap();
+        let replicas = answer["replicas"].as_array().unwrap();
+        replicas.iter().find(|replica| replica["name"] == self.name.as_str()).unwrap()["revision"].as_u64().unwrap()
+    }
+
     fn wait_for_members(&self, expected: &[&str]) {
         let end = Instant::now() + Duration::from_secs(20);
         while self.members() != expected {
@@ -113,6 +119,53 @@ impl Drop for Replica {
 }
 
 #[test]
+fn one_replica_goes_on_when_the_others_are_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let [mut n1, mut n2, mut n3] = ["n1", "n2", "n3"].map(|name| Replica::new(dir.path(), name));
+    n1.start(&[]);
+    let token = n1.admin(&["token", "create"]).unwrap();
+    let server = format!("https://localhost:{}", n1.port);
+    let join = ["--join", &server, "--token", token.lines().next().unwrap()];
+    n2.start(&join);
+    n3.start(&join);
+    n1.wait_for_members(&["N1 Voter", "n2 Voter", "n3 Voter"]);
+    let before = n3.revision();
+
+    let recover = |replica: &Replica, more: &[&str]| {
+        let Output { status, stdout, stderr } =
+            kontiki().args(["recover", "--data-dir"]).arg(&replica.dir).args(more).output().unwrap();
+        let text = String::from_utf8_lossy(&[stdout, stderr].concat()).into_owned();
+        if status.success() { Ok(text) } else { Err(text) }
+    };
+    assert!(recover(&n3, &[]).unwrap_err().contains("stop it first"));
+    n3.signal("-KILL");
+    let refused = recover(&n3, &[]).unwrap_err();
+    assert!(refused.contains("2 of the other voters answer") && refused.contains("--abandon-quorum"), "{refused}");
+    n2.signal("-KILL");
+    // One of three, and n3 itself makes two.
+    let refused = recover(&n3, &[]).unwrap_err();
+    assert!(refused.contains("1 of the other voters answer"), "{refused}");
+    n1.signal("-KILL");
+    assert!(recover(&n3, &["--dry-run"]).unwrap().contains("nothing was changed"));
+    assert!(recover(&n3, &[]).unwrap().contains("only member of the new cluster"));
+
+    n3.start(&[]);
+    n3.wait_for_members(&["N3 Voter"]);
+    assert!(n3.revision() >= before + 1_000_000_000);
+    // One of the old cluster is not taken back, and does no harm.
+    let mut old = n1.command(&[]).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    std::thread::sleep(Duration::from_secs(2));
+    n3.wait_for_members(&["N3 Voter"]);
+    let token = n3.admin(&["token", "create"]).unwrap();
+    let server = format!("https://localhost:{}", n3.port);
+    fs::remove_dir_all(&n2.dir).unwrap();
+    n2.start(&["--join", &server, "--token", token.lines().next().unwrap()]);
+    n3.wait_for_members(&["n2 Voter", "N3 Voter"]);
+    old.kill().unwrap();
+    old.wait().unwrap();
+}
+
+#[test]
 fn replicas_join_lead_leave_and_come_back() {
     let dir = tempfile::tempdir().unwrap();
     let [mut n1, mut n2, mut n3] = ["n1", "n2", "n3"].map(|name| Replica::new(dir.path(), name));
@@ -128,6 +181,10 @@ fn replicas_join_lead_leave_and_come_back() {
     let stranger = format!("{}{}", &token[..42], "0".repeat(64));
     assert!(n2.refused(&["--join", &server, "--token", &stranger]).contains("authority has another key"));
     assert!(n2.refused(&[]).contains("has begun to join"));
+    let short = n1.admin(&["token", "create", "--ttl", "1s"]).unwrap();
+    std::thread::sleep(Duration::from_millis(1100));
+    let late = ["--join", &server, "--token", short.lines().next().unwrap()];
+    assert!(n2.refused(&late).contains("it has expired"));
 
     n2.start(&join);
     n1.wait_for_members(&["N1 Voter", "n2 Voter"]);

@@ -74,7 +74,7 @@ pub fn verify(data_dir: &Path) -> Result<Verified, StartError> {
 }
 
 /// RocksDB locks what it has open for writing.
-fn idle(lock: PathBuf) -> Result<(), StartError> {
+pub(crate) fn idle(lock: PathBuf) -> Result<(), StartError> {
     let Ok(file) = File::options().write(true).open(&lock) else { return Ok(()) };
     match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
         Err(Errno::AGAIN | Errno::ACCESS) => {

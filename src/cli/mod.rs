@@ -1,8 +1,10 @@
-//! The command line: `kontiki serve`, `pki init`, `status`, `member`, `leader`, `token`, `snapshot`, `verify`, `version`.
+//! The command line: `kontiki serve`, `pki init`, `status`, `member`, `leader`, `token`, `snapshot`, `verify`, `recover`,
+//! `version`.
 
 mod foreign;
 mod member;
 mod pki;
+mod recover;
 mod serve;
 mod snapshot;
 mod status;
@@ -58,6 +60,8 @@ enum Command {
     Snapshot(snapshot::SnapshotCommand),
     /// Read all that a stopped replica has on its disk and say what is wrong with it
     Verify(verify::VerifyFlags),
+    /// Go on with one replica when a quorum is lost for good
+    Recover(recover::RecoverFlags),
     /// Print the version
     Version(version::VersionFlags),
 }
@@ -85,6 +89,7 @@ pub fn run() -> ExitCode {
         Command::Token(command) => member::run_token(command),
         Command::Snapshot(command) => snapshot::run(command),
         Command::Verify(flags) => verify::run(flags),
+        Command::Recover(flags) => recover::run(flags),
         Command::Version(flags) => version::run(flags),
     };
     match result {

@@ -60,13 +60,18 @@ pub enum Command {
     Compact {
         before: Revision,
     },
+    /// Leave out so many revisions, and forget the history: whoever has seen a revision that was lost with its replicas is
+    /// told to look again, and doesn't take another one for it.
+    Skip {
+        revisions: Revision,
+    },
 }
 
 impl Command {
     /// The feature level that a replica must have to apply this. A new kind of command gets the next level.
     pub fn level(&self) -> u32 {
         match self {
-            Command::Transact(_) | Command::Compact { .. } => 1,
+            Command::Transact(_) | Command::Compact { .. } | Command::Skip { .. } => 1,
         }
     }
 }

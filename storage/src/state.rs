@@ -95,6 +95,10 @@ impl State {
                 self.compact((*before).min(self.revision), changes);
                 Outcome::Compacted { revision: self.compacted }
             }
+            Command::Skip { revisions } => {
+                self.skip(*revisions, changes);
+                Outcome::Compacted { revision: self.compacted }
+            }
         };
         self.dedup.remember(proposal, outcome, &mut changes.dedup);
         outcome
@@ -223,6 +227,18 @@ impl State {
             Arc::make_mut(&mut self.table_mut(table).history).trim(revision);
         }
         changes.trimmed.get_or_insert(before);
+    }
+
+    fn skip(&mut self, revisions: Revision, changes: &mut Changes) {
+        self.revision = self.revision.saturating_add(revisions);
+        self.compact(self.revision, changes);
+        // Also where there was no event: nobody goes on from a revision that never was.
+        self.gap = self.revision;
+        Arc::make_mut(&mut self.history).trimmed = self.revision;
+        let tables: Vec<_> = self.tables.keys().cloned().collect();
+        for table in tables {
+            Arc::make_mut(&mut self.table_mut(table.as_str()).history).trimmed = self.revision;
+        }
     }
 
     /// Brings the history a little below its bound, so that this isn't needed at every apply and never takes long.

@@ -453,9 +453,13 @@ impl Store {
     /// Shows the new state: to readers first, so that whoever hears of an event finds it in the view.
     fn publish(&self, state: State, changes: Changes) {
         let state = Arc::new(state);
-        if !changes.hashes.is_empty() {
+        {
             let mut hashes = self.0.hashes.lock();
             changes.hashes.iter().for_each(|hash| hashes.add(*hash));
+            // Revisions were left out.
+            if hashes.newest != state.revision {
+                *hashes = Hashes::of(&state);
+            }
         }
         self.0.state.store(state.clone());
         if let Some(trimmed) = changes.trimmed {
@@ -691,6 +695,29 @@ mod tests {
         let f = f.reopen();
         assert_eq!(f.store.compacted_revision(), 3);
         assert_eq!(drain(&mut f.store.subscribe_all(3).unwrap()).len(), 3);
+    }
+
+    #[test]
+    fn who_has_seen_a_revision_that_is_left_out_looks_again() {
+        let mut f = Fixture::new();
+        f.writes(vec![put("a/1", "v()"), put("b/1", "")]);
+        let mut slow = f.store.subscribe("b", 1).unwrap();
+        let skip = Proposal { client: 0, sequence: 0, acknowledged: 0, command: Command::Skip { revisions: 1000 } };
+        let after = [skip, transact(vec![], vec![put("a/1", "w()")])];
+        let left = [Outcome::Compacted { revision: 1001 }, Outcome::Committed { revision: 1002 }];
+        assert_eq!(f.apply(&after), left);
+        assert_eq!(f.store.state_hash(), (1002, f.store.hash_at(1002).unwrap()));
+        assert!(slow.try_next().is_err());
+        let check = |store: &Store| {
+            for table in ["a", "b", "c"] {
+                assert!(store.subscribe(table, 7).is_err(), "{table}");
+            }
+            assert_eq!(store.view_at(1001).unwrap().get("a/1").unwrap().value, "v(1)");
+            assert_eq!(drain(&mut store.subscribe("a", 1001).unwrap()), [(1002, "a/1".into())]);
+        };
+        check(&f.store);
+        f.store.flush().unwrap();
+        check(&f.reopen().store);
     }
 
     #[test]

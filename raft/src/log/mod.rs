@@ -331,7 +331,7 @@ pub(crate) fn scan(
     Ok(notes)
 }
 
-fn note<T: DeserializeOwned>(db: &DB, key: &[u8]) -> Result<Option<T>, CodecError> {
+pub(crate) fn note<T: DeserializeOwned>(db: &DB, key: &[u8]) -> Result<Option<T>, CodecError> {
     let row = db.get(key).map_err(|error| CodecError::Malformed(error.to_string()))?;
     row.map(|row| codec::unseal(key, &row)).transpose()
 }
@@ -354,6 +354,20 @@ pub(crate) fn begin(path: &Path, identity: &Identity, vote: &Vote, purged: LogPo
     ];
     let mut batch = WriteBatch::default();
     rows.iter().for_each(|(key, row)| batch.put(key, row));
+    open_db(path, &options(MEMORY))?.write_opt(batch, &write_options(true)).map_err(|error| broken(path, error))
+}
+
+/// Gives a log to a replica that goes on alone, with the entries that make it so.
+pub(crate) fn take_over(path: &Path, identity: &Identity, vote: &Vote, entries: &[Entry]) -> Result<(), StartError> {
+    let unencoded = |error: CodecError| StartError::Database { path: path.to_owned(), detail: error.to_string() };
+    let mut batch = WriteBatch::default();
+    batch.put(IDENTITY, codec::seal(IDENTITY, identity).map_err(unencoded)?);
+    batch.put(VOTE, codec::seal(VOTE, &VoteForm::from(vote)).map_err(unencoded)?);
+    for entry in entries {
+        let key = row_key(entry.log_id.index);
+        batch.put(key, codec::seal(&key, &EntryForm::of(entry)).map_err(unencoded)?);
+    }
+    batch.delete(REMOVED);
     open_db(path, &options(MEMORY))?.write_opt(batch, &write_options(true)).map_err(|error| broken(path, error))
 }
 
