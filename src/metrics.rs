@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime};
 use kontiki_storage::{DatabaseStats, Stats};
 use prometheus::core::Collector;
 use prometheus::{
-    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry,
+    Encoder, Histogram, HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
     TextEncoder,
 };
 
@@ -32,6 +32,7 @@ pub struct Metrics {
     pub authentication: Attempts,
     pub authorization: Attempts,
     pub handshake_errors: IntCounter,
+    pub connections: IntGauge,
     watch_events: IntCounterVec,
     watch_event_sizes: HistogramVec,
 }
@@ -145,6 +146,10 @@ impl Metrics {
                     "apiserver_tls_handshake_errors_total",
                     "Number of requests dropped with 'TLS handshake error from' error",
                 ),
+            ),
+            connections: add(
+                &registry,
+                IntGauge::new("kontiki_connections", "Connections of clients that are open, or being made."),
             ),
             watch_events: counter(
                 "apiserver_watch_events_total",

@@ -47,6 +47,38 @@ impl Replica {
         self.process.wait().unwrap();
     }
 
+    fn api(&self) -> Api {
+        Api { kubeconfig: self.dir.join("admin.kubeconfig"), port: self.port }
+    }
+
+    fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
+        self.api().ask(method, path, body)
+    }
+
+    fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Stream {
+        self.api().send(method, path, body)
+    }
+
+    fn create(&self, name: &str, data: &str) -> (u16, Value) {
+        self.api().create(name, data, "")
+    }
+}
+
+impl Drop for Replica {
+    fn drop(&mut self) {
+        let _ = self.process.kill();
+        let _ = self.process.wait();
+    }
+}
+
+/// What serves at a port of this machine.
+#[derive(Clone)]
+struct Api {
+    kubeconfig: PathBuf,
+    port: u16,
+}
+
+impl Api {
     fn ask(&self, method: &str, path: &str, body: Option<&Value>) -> (u16, Value) {
         let mut stream = self.send(method, path, body);
         let mut answer = Vec::new();
@@ -59,7 +91,7 @@ impl Replica {
     }
 
     fn send(&self, method: &str, path: &str, body: Option<&Value>) -> Stream {
-        let kubeconfig = Kubeconfig::read(&self.dir.join("admin.kubeconfig")).unwrap();
+        let kubeconfig = Kubeconfig::read(&self.kubeconfig).unwrap();
         let mut roots = RootCertStore::empty();
         let authority = kubeconfig.certificate_authority.unwrap();
         roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
@@ -83,16 +115,10 @@ impl Replica {
         stream
     }
 
-    fn create(&self, name: &str, data: &str) -> (u16, Value) {
+    /// `query` begins with a question mark, if there is one.
+    fn create(&self, name: &str, data: &str, query: &str) -> (u16, Value) {
         let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": name}, "data": {"k": data}});
-        self.ask("POST", MAPS, Some(&object))
-    }
-}
-
-impl Drop for Replica {
-    fn drop(&mut self) {
-        let _ = self.process.kill();
-        let _ = self.process.wait();
+        self.ask("POST", &format!("{MAPS}{query}"), Some(&object))
     }
 }
 
@@ -273,6 +299,97 @@ fn events_go_when_their_time_is_over_also_across_a_restart() {
     replica.kill();
     let replica = Replica::start_with(dir.path(), &["--event-ttl", "1h"]);
     assert!(soon(|| replica.ask("GET", &format!("{path}/e2"), None).0 == 404), "it was to live for 3 s");
+}
+
+fn signal(pid: u32, signal: &str) {
+    assert!(Command::new("kill").args([signal, &pid.to_string()]).status().unwrap().success());
+}
+
+fn resident_megabytes(pid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+    line.split_whitespace().next().unwrap().parse::<u64>().unwrap() / 1024
+}
+
+/// One follower that does nothing, then two: the first is nobody's concern, with the second writes wait to a bound.
+#[test]
+fn a_slow_follower_slows_nobody_and_a_slow_quorum_is_told() {
+    let cluster = common::Cluster::start(3, &[]);
+    let status = Command::new(env!("CARGO_BIN_EXE_kontiki"))
+        .args(["status", "-o", "json"])
+        .env("KUBECONFIG", &cluster.kubeconfig)
+        .output()
+        .unwrap();
+    let status: Value = serde_json::from_slice(&status.stdout).unwrap();
+    let place = |role: &str| -> Vec<(usize, Api)> {
+        let all = status["replicas"].as_array().unwrap().iter().filter(|replica| replica["role"] == role);
+        let of = |replica: &Value| {
+            let place = replica["name"].as_str().unwrap()[1..].parse::<usize>().unwrap() - 1;
+            let port = replica["clientURL"].as_str().unwrap().rsplit(':').next().unwrap().parse().unwrap();
+            (place, Api { kubeconfig: cluster.kubeconfig.clone(), port })
+        };
+        all.map(of).collect()
+    };
+    let (leader, api) = place("Leader").remove(0);
+    let followers: Vec<u32> = place("Follower").iter().map(|(place, _)| cluster.pids[*place]).collect();
+
+    signal(followers[0], "-STOP");
+    let before = resident_megabytes(cluster.pids[leader]);
+    for n in 0..150 {
+        let began = Instant::now();
+        assert_eq!(api.create(&format!("m{n}"), &"x".repeat(50_000), "").0, 201);
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+    let grown = resident_megabytes(cluster.pids[leader]).saturating_sub(before);
+    assert!(grown < 120, "{grown} MB for 8 MB of objects");
+
+    signal(followers[1], "-STOP");
+    let writers = (0..20).map(|n| {
+        let api = api.clone();
+        std::thread::spawn(move || api.create(&format!("late{n}"), "x", "?timeout=3s"))
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        let (code, told) = writer.join().unwrap();
+        let message = told["message"].as_str().unwrap_or_default();
+        let timeout = "Timeout: request did not complete within the allotted timeout, and ";
+        assert!(code == 504 && told["reason"] == "Timeout" && message.starts_with(timeout), "{told}");
+    }
+    let (code, told) = api.ask("GET", &format!("{MAPS}/m1?timeout=1s"), None);
+    assert_eq!((code, told["reason"].as_str()), (504, Some("Timeout")), "{told}");
+    // What has been applied is still to be had by those who say that it will do.
+    assert_eq!(api.ask("GET", &format!("{MAPS}/m1?resourceVersion=0"), None).0, 200);
+
+    followers.iter().for_each(|pid| signal(*pid, "-CONT"));
+    assert!(soon(|| api.create("again", "x", "?timeout=3s").0 == 201), "writes don't resume");
+    for (_, follower) in place("Follower") {
+        assert!(soon(|| follower.ask("GET", &format!("{MAPS}/again?resourceVersion=0"), None).0 == 200));
+    }
+}
+
+#[test]
+fn a_slow_watcher_slows_nobody_and_misses_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = Replica::start(dir.path());
+    let first = revision(&replica.create("m", "x").1);
+    let path = format!("{MAPS}?watch=true&resourceVersion={first}&timeoutSeconds=60");
+    let slow: Vec<_> = (0..20).map(|_| replica.send("GET", &path, None)).collect();
+    let before = resident_megabytes(replica.process.id());
+    for n in 0..150 {
+        let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "m"},
+            "data": {"k": "x".repeat(100_000), "n": n.to_string()}});
+        let began = Instant::now();
+        assert_eq!(replica.ask("PUT", &format!("{MAPS}/m"), Some(&object)).0, 200);
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    }
+    // The history is kept once and not once for each watcher.
+    let grown = resident_megabytes(replica.process.id()).saturating_sub(before);
+    assert!(grown < 200, "{grown} MB for 15 MB of history and 20 watchers");
+    for stream in slow {
+        let seen = events(stream)
+            .take(150)
+            .map(|event| event["object"]["data"]["n"].as_str().unwrap().parse::<u32>().unwrap());
+        assert!(seen.eq(0..150));
+    }
 }
 
 #[test]

@@ -82,6 +82,13 @@ impl Barrier {
     }
 }
 
+impl Barrier {
+    /// How many wait for the next round; those of the one that is under way come on top.
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.readers.lock().waiting.len()
+    }
+}
+
 impl Shared {
     /// One round after another for as long as anyone waits.
     async fn rounds(self: Arc<Shared>) {

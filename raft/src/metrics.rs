@@ -44,11 +44,14 @@ metrics! {
     append_bytes: IntCounter = counter("append_bytes_total", "Bytes given to the log to write.");
     batch_proposals: Histogram = histogram("batch_proposals", "Proposals in one log entry.", 1.0, 10);
     proposals_pending: IntGauge = gauge("proposals_pending", "Proposals that wait for their outcome.");
+    proposals_pending_bytes: IntGauge = gauge("proposals_pending_bytes", "Their bytes.");
     proposals_failed: IntCounterVec = counters("proposals_failed_total", "Proposals without an outcome, by reason.", &["reason"]);
     proposal_retries: IntCounter = counter("proposal_retries_total", "Batches proposed again after a leader was lost.");
     applied_proposals: IntCounter = counter("applied_proposals_total", "Proposals that the state machine has applied.");
     read_rounds: IntCounter = counter("read_barrier_rounds_total", "Rounds that confirmed a read index.");
     read_barriers: IntCounter = counter("read_barriers_total", "Reads that waited for one.");
+    reads_waiting: IntGauge = gauge("read_barriers_waiting", "Reads that wait for the next round.");
+    writes_waiting: IntGauge = gauge("log_writes_waiting", "Appends and notes that wait for the log's next sync.");
     snapshots_sent: IntCounter = counter("snapshots_sent_total", "Snapshots that a peer has taken.");
     snapshot_sends_failed: IntCounter = counter("snapshot_sends_failed_total", "Snapshots that were broken off.");
     snapshots_installed: IntCounter = counter("snapshots_installed_total", "Snapshots that became this replica's state.");

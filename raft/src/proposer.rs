@@ -156,6 +156,10 @@ impl Proposer {
         self.0.queue.lock().pending
     }
 
+    pub(crate) fn pending_bytes(&self) -> usize {
+        self.0.queue.lock().pending_bytes
+    }
+
     /// Takes no more proposals; those that wait go on.
     pub(crate) fn close(&self) {
         self.0.queue.lock().closed = true;

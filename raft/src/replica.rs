@@ -536,6 +536,9 @@ impl Inner {
         metrics.feature_level.set(level::of(&self.store).into());
         metrics.log_bytes.set(self.log.size() as i64);
         metrics.proposals_pending.set(self.proposer.pending() as i64);
+        metrics.proposals_pending_bytes.set(self.proposer.pending_bytes() as i64);
+        metrics.reads_waiting.set(self.barrier.waiting() as i64);
+        metrics.writes_waiting.set(self.log.waiting() as i64);
         metrics.match_index.reset();
         for (id, matching) in raft.replication.unwrap_or_default() {
             if id != self.observer.identity.node {

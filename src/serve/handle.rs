@@ -87,7 +87,7 @@ impl Exchange {
         drop(running);
         answered.unwrap_or_else(|_| {
             self.terminated(504);
-            Err(ApiError::timeout("request did not complete within the allotted timeout"))
+            Err(ApiError::timeout(verbs::TIMED_OUT))
         })
     }
 
@@ -162,7 +162,7 @@ impl Exchange {
     /// Too many requests already.
     fn refuse(&self) -> Response<Body> {
         self.terminated(429);
-        let mut response = plain(StatusCode::TOO_MANY_REQUESTS, "Too many requests, please try again later.\n");
+        let mut response = plain(StatusCode::TOO_MANY_REQUESTS, format!("{}\n", verbs::TOO_MANY));
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
         response
     }

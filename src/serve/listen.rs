@@ -89,7 +89,9 @@ pub async fn serve(
         };
         let (server, tls) = (server.clone(), TlsAcceptor::from(tls.load_full()));
         tokio::spawn(async move {
+            METRICS.connections.inc();
             connection(server, tls, stream, address, streams).await;
+            METRICS.connections.dec();
             drop(permit);
         });
     }

@@ -12,7 +12,7 @@ use kontiki_storage::{Condition, Key, Outcome, Record, Revision, Transaction, Vi
 use serde_json::Value;
 use tokio::time::Instant;
 
-use super::{Answer, Object, Request};
+use super::{Answer, Object, Request, TIMED_OUT, TOO_MANY};
 use crate::object::Fields;
 use crate::status::{ApiError, Details, Result};
 
@@ -95,7 +95,7 @@ pub async fn carry_out(
             Outcome::Committed { revision } => return answer(request, plan.reply, Some(revision)),
             Outcome::Conflict { .. } => {
                 if Instant::now() >= request.deadline {
-                    return Err(timeout());
+                    return Err(ApiError::timeout(TIMED_OUT));
                 }
                 view = request.fresh_view().await?;
                 fresh = true;
@@ -108,20 +108,18 @@ pub async fn carry_out(
     }
 }
 
-fn timeout() -> ApiError {
-    ApiError::timeout("request did not complete within the allotted timeout")
-}
-
 /// A proposal that has no outcome. Where it is sure that nothing was written, clients are asked to try again.
 fn propose_error(error: ProposeError) -> ApiError {
     let again = || Details { retry_after_seconds: 1, ..Details::default() };
     match error {
-        ProposeError::Unknown => timeout(),
-        ProposeError::Overloaded => ApiError::too_many_requests("Too many requests, please try again later.", 1),
-        ProposeError::NotTaken
-        | ProposeError::NoSpace
-        | ProposeError::Unsupported { .. }
-        | ProposeError::ShuttingDown => ApiError::unavailable(error.to_string()).with_details(again()),
+        ProposeError::Unknown => ApiError::timeout(format!("{TIMED_OUT}, and may have been carried out or may be yet")),
+        ProposeError::NotTaken => {
+            ApiError::timeout(format!("{TIMED_OUT}, and was not carried out")).with_details(again())
+        }
+        ProposeError::Overloaded => ApiError::too_many_requests(TOO_MANY, 1),
+        ProposeError::NoSpace | ProposeError::Unsupported { .. } | ProposeError::ShuttingDown => {
+            ApiError::unavailable(error.to_string()).with_details(again())
+        }
         ProposeError::TooLarge { limit, .. } => {
             ApiError::too_large(format!("Request entity too large: limit is {limit}"))
         }

@@ -26,6 +26,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use http::{HeaderMap, Method};
+use kontiki_raft::BarrierError;
 use kontiki_storage::{Key, Record, View};
 use serde_json::Value;
 use tokio::time::Instant;
@@ -140,9 +141,17 @@ impl Request {
 }
 
 /// Of requests that were to wait for a quorum.
-pub fn barrier_error(error: kontiki_raft::BarrierError) -> ApiError {
-    ApiError::timeout(error.to_string())
+pub fn barrier_error(error: BarrierError) -> ApiError {
+    match error {
+        BarrierError::Timeout => ApiError::timeout(TIMED_OUT),
+        BarrierError::Overloaded => ApiError::too_many_requests(TOO_MANY, 1),
+        BarrierError::Stopped => ApiError::unavailable(error.to_string()),
+    }
 }
+
+/// In kube-apiserver's words.
+pub const TIMED_OUT: &str = "request did not complete within the allotted timeout";
+pub const TOO_MANY: &str = "Too many requests, please try again later.";
 
 /// The kind that bodies sent to a resource or subresource must be of.
 pub fn target<'r>(resource: &'r Resource, subresource: &str) -> Target<'r> {

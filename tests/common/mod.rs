@@ -11,6 +11,8 @@ pub struct Cluster {
     pub kubeconfig: PathBuf,
     /// The balancer.
     pub server: String,
+    /// The replicas' processes: n1, n2 and so on.
+    pub pids: Vec<u32>,
     pub dir: tempfile::TempDir,
 }
 
@@ -32,17 +34,20 @@ impl Cluster {
         }
         let mut chaos = command.stdout(Stdio::piped()).spawn().expect("kontiki-chaos");
         let mut lines = BufReader::new(chaos.stdout.take().expect("its output")).lines();
-        let mut server = String::new();
+        let (mut server, mut pids) = (String::new(), Vec::new());
         let kubeconfig = loop {
             let line = lines.next().expect("the cluster did not start").expect("text");
             if let Some((_, address)) = line.split_once(" behind ") {
                 server = address.to_owned();
             }
+            if let Some(ids) = line.strip_prefix("process ids: ") {
+                pids = ids.split(' ').filter_map(|id| id.parse().ok()).collect();
+            }
             if let Some(path) = line.strip_prefix("export KUBECONFIG=") {
                 break PathBuf::from(path);
             }
         };
-        Cluster { chaos, kubeconfig, server, dir }
+        Cluster { chaos, kubeconfig, server, pids, dir }
     }
 
     /// Writes a file for a test to use.

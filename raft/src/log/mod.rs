@@ -162,6 +162,11 @@ impl Log {
         sizes.total - sizes.marks.front().map_or(sizes.total, |(_, sum)| *sum)
     }
 
+    /// What waits for the next sync.
+    pub(crate) fn waiting(&self) -> usize {
+        self.0.writer.waiting()
+    }
+
     /// How its database is.
     pub(crate) fn stats(&self) -> DatabaseStats {
         self.0.meter.read(&self.0.db, &[DEFAULT_COLUMN_FAMILY_NAME])

@@ -115,6 +115,10 @@ impl Writer {
         self.shared.failure.subscribe()
     }
 
+    pub(super) fn waiting(&self) -> usize {
+        self.shared.queue.lock().jobs.len()
+    }
+
     pub(super) fn stop(&self) {
         self.shared.queue.lock().stop = true;
         self.shared.wake.notify_one();
