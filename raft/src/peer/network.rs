@@ -16,7 +16,7 @@ use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep_until, timeout};
 
 use super::link::Link;
 use super::message::{
@@ -31,6 +31,9 @@ use crate::types::{Member, NodeId, TypeConfig, Vote};
 
 /// An append that isn't answered for so long is sent anew, on another stream.
 const APPEND_STALL: Duration = Duration::from_secs(3);
+
+/// How many bytes of a snapshot go out in a second at most: a leader has others to talk to, and writes to sync.
+const SNAPSHOT_PACE: f64 = 64e6;
 
 pub(crate) struct Network(Peers);
 
@@ -217,9 +220,12 @@ impl RaftNetworkV2<TypeConfig> for Client {
 /// The vote first, then the chunks.
 async fn send_snapshot(link: &Link, vote: Vote, export: Export) -> Result<SnapshotResponse<TypeConfig>, PeerError> {
     let head = codec::encode(&VoteForm::from(&vote)).map(|head| frame(&head)).map_err(io::Error::other);
-    let chunks = stream::unfold(export, |mut export| async move {
+    let start = Instant::now();
+    let chunks = stream::unfold((export, 0_usize), move |(mut export, sent)| async move {
+        sleep_until(start + Duration::from_secs_f64(sent as f64 / SNAPSHOT_PACE)).await;
         let chunk = export.next_chunk().map_err(io::Error::other).transpose()?;
-        Some((chunk.map(|chunk| frame(&chunk)), export))
+        let sent = sent + chunk.as_ref().map_or(0, Vec::len);
+        Some((chunk.map(|chunk| frame(&chunk)), (export, sent)))
     });
     let messages = stream::iter([head]).chain(chunks);
     let response = link.stream(SNAPSHOT, messages).await?;
