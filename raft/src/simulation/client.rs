@@ -67,6 +67,16 @@ enum Question {
     Compact(Revision),
 }
 
+impl Question {
+    fn name(&self) -> &'static str {
+        match self {
+            Question::Read => "read",
+            Question::Write(_) => "write",
+            Question::Compact(_) => "compact",
+        }
+    }
+}
+
 enum Answer {
     Found(Vec<Option<Version>>),
     Outcome(Result_),
@@ -199,7 +209,7 @@ impl Client {
         let (reply, answer) = oneshot::channel();
         let (network, doors, keys, mistake) = (self.network.clone(), self.doors.clone(), self.keys, self.mistake);
         let outside = network.outside();
-        self.network.send(outside, replica, self.id, move || {
+        self.network.send(outside, replica, question.name(), self.id, move || {
             let door = doors.lock()[replica].clone();
             // Nobody has heard of the question.
             let Some((replica_there, handle)) = door else { return drop(reply.send(Answer::NotDone)) };
@@ -213,7 +223,7 @@ impl Client {
                     Question::Read if believes => Answer::Found(found(&replica_there.store().view(), keys)),
                     question => answer_at(&replica_there, question, keys, Instant::now() + within).await,
                 };
-                network.send(replica, outside, 0, move || {
+                network.send(replica, outside, "outcome", 0, move || {
                     // Whoever has given up meanwhile doesn't want it.
                     let _ = reply.send(answer);
                 });

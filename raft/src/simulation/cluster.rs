@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::num::ParseIntError;
+use std::ops::Range;
 use std::str::FromStr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -30,6 +31,8 @@ use crate::replica::{Replica, Role};
 pub(super) const CALM: Weather = Weather { delay: (1, 2), long_delay: (1, 2), delayed: 0.0, lost: 0.0, repeated: 0.0 };
 /// How long a cluster without faults may take until all replicas agree, in milliseconds.
 const RECOVERY: u64 = 30_000;
+/// How often each replica is then asked until it must have answered.
+const READS: usize = 5;
 
 /// What a seed decides before anything happens; times are milliseconds.
 #[derive(Debug)]
@@ -45,7 +48,8 @@ struct Plan {
     quiet: u64,
     piled: f64,
     limits: Limits,
-    skewed: bool,
+    /// Microseconds that a replica's clock goes forward in a millisecond.
+    clocks: Range<u64>,
     reads: Reads,
 }
 
@@ -54,9 +58,9 @@ impl Plan {
         let slow = rng.random_bool(0.2);
         let delay = if slow { (5, 30) } else { (1, rng.random_range(1..6)) };
         let entries = rng.random_range(10..100);
-        let skewed = rng.random_bool(0.3);
-        // A lease needs clocks that go alike.
-        let reads = if !skewed && rng.random_bool(0.4) { Reads::Lease } else { Reads::Quorum };
+        let clocks = if rng.random_bool(0.3) { 900..1100 } else { 1000..1001 };
+        // A lease is longer than clocks like these differ.
+        let reads = if rng.random_bool(0.4) { Reads::Lease } else { Reads::Quorum };
         Plan {
             replicas: if rng.random_bool(0.35) { 5 } else { 3 },
             clients: rng.random_range(2..8),
@@ -79,7 +83,7 @@ impl Plan {
                 reserve_bytes: 0,
                 ..Limits::default()
             },
-            skewed,
+            clocks,
             reads,
         }
     }
@@ -88,7 +92,7 @@ impl Plan {
 /// What a run that found nothing wrong was like.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
 pub(super) struct Report {
-    /// A hash of everything that happened.
+    /// A hash of everything that happened; of several runs, those of all.
     trace: u64,
     counts: [u64; COUNTED.len()],
 }
@@ -98,6 +102,7 @@ const COUNTED: [&str; 9] =
 
 impl Report {
     pub(super) fn add(&mut self, other: &Report) {
+        self.trace ^= other.trace;
         self.counts.iter_mut().zip(other.counts).for_each(|(mine, other)| *mine += other);
     }
 }
@@ -147,7 +152,7 @@ struct Node {
     life: Option<Life>,
     /// When it does something again, where it is down or paused.
     wakes: u64,
-    /// Thousandths of a millisecond that its clock goes forward in one, and what is left of them.
+    /// Microseconds that its clock goes forward in a millisecond, and what is left of them.
     rate: u64,
     credit: u64,
 }
@@ -171,7 +176,10 @@ enum Fault {
 impl Cluster {
     pub(super) fn new(seed: u64, mistake: Option<Mistake>) -> Cluster {
         let mut rng = StdRng::seed_from_u64(seed);
-        let plan = Plan::draw(&mut rng);
+        let mut plan = Plan::draw(&mut rng);
+        if mistake == Some(Mistake::TrustsClocks) {
+            plan = Plan { reads: Reads::Lease, clocks: 400..1600, ..plan };
+        }
         let memory = std::path::Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
         let dir = dir.expect("a directory");
@@ -190,7 +198,8 @@ impl Cluster {
                 ..Config::new(name, dir.path().join(name))
             };
             let disk = Arc::new(Disk::new(&config.data_dir));
-            let rate = if plan.skewed { rng.random_range(900..1100) } else { 1000 };
+            let rate =
+                if plan.clocks.end - plan.clocks.start == 1 { 1000 } else { rng.random_range(plan.clocks.clone()) };
             Node { host: Host::new(rng.random(), disk, mistake), config, life: None, wakes: 0, rate, credit: 0 }
         };
         let nodes: Vec<_> = names.iter().map(node).collect();
@@ -281,7 +290,15 @@ impl Cluster {
         for replica in 0..self.nodes.len() {
             let client = self.new_client(u64::MAX);
             let mut rng = StdRng::seed_from_u64(0);
-            let reading = self.clients.spawn(async move { client.read(&mut rng, replica, &mut Vec::new()).await });
+            // An answer that was lost earlier is waited for by all who read at that replica.
+            let reading = self.clients.spawn(async move {
+                for _ in 0..READS {
+                    if client.read(&mut rng, replica, &mut Vec::new()).await {
+                        return true;
+                    }
+                }
+                false
+            });
             while !reading.is_finished() {
                 self.step()?;
             }

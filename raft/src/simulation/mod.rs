@@ -34,7 +34,7 @@ use crate::replica::Replica;
 /// The seeds that are run where nothing is said.
 const SEEDS: Range<u64> = 0..200;
 /// Among how many seeds each mistake must be found.
-const PATIENCE: u64 = 100;
+const PATIENCE: u64 = 400;
 
 /// What the line of a seed's process begins with that says how it went.
 const REPORT: &str = "report: ";
@@ -50,15 +50,18 @@ pub(crate) enum Mistake {
     ReadsAtOnce,
     /// A leader reads without asking the others whether it still leads.
     LeadsOnTrust,
+    /// Leaders count on their leases where clocks don't go alike.
+    TrustsClocks,
     /// A proposal that is tried again isn't recognised.
     ForgetsProposals,
 }
 
-const MISTAKES: [Mistake; 5] = [
+const MISTAKES: [Mistake; 6] = [
     Mistake::AnswersBeforeSync,
     Mistake::VotesBeforeSync,
     Mistake::ReadsAtOnce,
     Mistake::LeadsOnTrust,
+    Mistake::TrustsClocks,
     Mistake::ForgetsProposals,
 ];
 

@@ -76,6 +76,7 @@ struct Place {
 struct Parcel {
     from: usize,
     to: usize,
+    what: &'static str,
     content: u64,
     stream: Option<Arc<Stream>>,
     action: Action,
@@ -205,28 +206,38 @@ impl Network {
                 Some(_) => state.rng.random_bool(state.weather.lost / 20.0),
                 None => state.rng.random_bool(state.weather.lost),
             };
-            if lost || state.cut[parcel.from][parcel.to] {
+            let Parcel { from, to, what, .. } = parcel;
+            if lost || state.cut[from][to] {
+                tracing::trace!(now = state.now, from, to, what, "lost");
                 if let Some(stream) = parcel.stream {
                     stream.broken.store(true, Ordering::Relaxed);
                     let at = state.now + state.rng.random_range(100..3000);
                     let Parcel { from, content, .. } = parcel;
                     let action = Box::new(move || stream.end());
-                    state.post(at, Parcel { from, to: from, content, stream: None, action });
+                    state.post(at, Parcel { from, to: from, what: "break", content, stream: None, action });
                 }
                 state.lose(parcel.action);
                 continue;
             }
+            tracing::trace!(now = state.now, from, to, what, "delivered");
             state.delivered += 1;
-            (state.now, parcel.from, parcel.to, parcel.content).hash(&mut state.trace);
+            (state.now, from, to, what, parcel.content).hash(&mut state.trace);
             return Some(parcel);
         }
     }
 
     /// Sends something; `action` is what its arrival does.
-    pub(crate) fn send(&self, from: usize, to: usize, content: u64, action: impl FnOnce() + Send + 'static) {
+    pub(crate) fn send(
+        &self,
+        from: usize,
+        to: usize,
+        what: &'static str,
+        content: u64,
+        action: impl FnOnce() + Send + 'static,
+    ) {
         let mut state = self.0.lock();
         let at = state.now + state.delay();
-        state.post(at, Parcel { from, to, content, stream: None, action: Box::new(action) });
+        state.post(at, Parcel { from, to, what, content, stream: None, action: Box::new(action) });
     }
 
     fn repeats(&self) -> bool {
@@ -295,10 +306,10 @@ impl Transport for End {
             };
             let (reply, answer) = oneshot::channel();
             let back = network.clone();
-            network.send(from, to, digest("connect"), move || {
+            network.send(from, to, "connect", 0, move || {
                 let life = back.life(to);
                 let listens = back.listener(to, life).is_some();
-                back.send(to, from, digest(listens), move || {
+                back.send(to, from, "accept", listens.into(), move || {
                     // Whoever has given up meanwhile gets no connection.
                     let _ = reply.send(listens.then_some(life));
                 });
@@ -362,14 +373,14 @@ impl Link {
         for _ in 0..1 + usize::from(self.network.repeats()) {
             let (network, from, to, life) = (self.network.clone(), self.from, self.to, self.life);
             let (caller, bytes, reply) = (self.caller.clone(), bytes.clone(), reply.clone());
-            self.network.send(from, to, digest((path, &bytes)), move || {
+            self.network.send(from, to, path, digest(&bytes), move || {
                 let Some((service, handle)) = network.listener(to, life) else { return };
                 handle.spawn(async move {
                     let response = service.answer(&caller, path, full(bytes)).await;
                     let (head, body) = response.into_parts();
                     let Ok(body) = body.collect().await else { return };
                     let bytes = body.to_bytes();
-                    network.send(to, from, digest((head.status, &bytes)), move || {
+                    network.send(to, from, "answer", digest((head.status, &bytes)), move || {
                         if let Some(reply) = reply.lock().take() {
                             // Whoever has given up meanwhile needs no answer.
                             let _ = reply.send(Response::from_parts(head, full(bytes)));
@@ -393,13 +404,13 @@ impl Link {
         if path == SNAPSHOT {
             self.network.0.lock().snapshots += 1;
         }
-        there.send(digest(path), move || {
+        there.send(path, 0, move || {
             let Some((service, handle)) = network.listener(to, life) else { return };
             let answering_task = handle.spawn(async move {
                 let response = service.answer(&caller, path, received).await;
                 let (head, body) = response.into_parts();
                 let (feed, received) = back.channel();
-                back.send(digest(head.status), move || {
+                back.send("stream answer", digest(head.status), move || {
                     // Whoever has given up meanwhile needs no answer.
                     let _ = reply.send(Response::from_parts(head, received));
                 });
@@ -436,12 +447,12 @@ impl Pipe {
         Pipe { network: network.clone(), from: *to, to: *from, stream: stream.clone(), last: AtomicU64::new(0) }
     }
 
-    fn send(&self, content: u64, action: impl FnOnce() + Send + 'static) {
+    fn send(&self, what: &'static str, content: u64, action: impl FnOnce() + Send + 'static) {
         let mut state = self.network.0.lock();
         let at = (state.now + state.delay()).max(self.last.load(Ordering::Relaxed));
         self.last.store(at, Ordering::Relaxed);
         let stream = Some(self.stream.clone());
-        state.post(at, Parcel { from: self.from, to: self.to, content, stream, action: Box::new(action) });
+        state.post(at, Parcel { from: self.from, to: self.to, what, content, stream, action: Box::new(action) });
     }
 
     /// A body that is fed by what arrives.
@@ -462,7 +473,7 @@ async fn pump(mut body: Body, pipe: &Pipe, feed: &Feed) {
     while let Some(frame) = body.frame().await {
         let feed = feed.clone();
         let Some(data) = frame.ok().and_then(|frame| frame.into_data().ok()) else { return };
-        pipe.send(digest(&data), move || {
+        pipe.send("message", digest(&data), move || {
             if let Some(feed) = &*feed.lock() {
                 // Whoever reads no more misses nothing.
                 let _ = feed.send(Ok(data));
@@ -470,7 +481,7 @@ async fn pump(mut body: Body, pipe: &Pipe, feed: &Feed) {
         });
     }
     let feed = feed.clone();
-    pipe.send(0, move || drop(feed.lock().take()));
+    pipe.send("end", 0, move || drop(feed.lock().take()));
 }
 
 /// Ends a stream when the one who opened it wants no more of it.
@@ -485,7 +496,7 @@ impl Drop for Guard {
     fn drop(&mut self) {
         self.sending.abort();
         let (feed, answering) = (self.feed.clone(), self.answering.clone());
-        self.there.send(1, move || {
+        self.there.send("close", 0, move || {
             drop(feed.lock().take());
             if let Some(answering) = answering.lock().take() {
                 answering.abort();
