@@ -132,7 +132,7 @@ impl ClusterPki {
         {
             return Ok(());
         }
-        let Pair { certificate, key } = self.authority.issue(&leaf)?;
+        let Pair { certificate, key } = self.authority.issue(&leaf, LEAF_LIFETIME)?;
         let config =
             Kubeconfig { server, certificate_authority: authority, client: Some((certificate, key)), token: None };
         write(path, &config.to_yaml("kubernetes-admin"), 0o600)
@@ -214,14 +214,14 @@ impl Authority {
             ));
         }
         tracing::info!(path = %path.display(), reason = why, "issuing a certificate");
-        let pair = self.issue(leaf)?;
+        let pair = self.issue(leaf, LEAF_LIFETIME)?;
         // A crash between the two leaves a pair that doesn't match, which is found and replaced.
         write(&key_path, &pair.key, 0o600)?;
         write(&path, &pair.certificate, 0o644)?;
         Ok(pair)
     }
 
-    fn issue(&self, leaf: &Leaf<'_>) -> Result<Pair, Error> {
+    fn issue(&self, leaf: &Leaf<'_>, lifetime: Duration) -> Result<Pair, Error> {
         let wrong = |e: rcgen::Error| fail(&self.path, e);
         let Some(issuer) = &self.issuer else {
             return Err(fail(&self.path, "its key is not here to sign a certificate"));
@@ -236,7 +236,7 @@ impl Authority {
         params.use_authority_key_identifier_extension = true;
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = leaf.uses.to_vec();
-        set_lifetime(&mut params, LEAF_LIFETIME);
+        set_lifetime(&mut params, lifetime);
         let certificate = params.signed_by(&key, issuer).map_err(wrong)?;
         Ok(Pair { certificate: certificate.pem(), key: key.serialize_pem() })
     }
@@ -386,5 +386,37 @@ mod tests {
         let cluster = ClusterPki::open(&dir.path().join("pki")).unwrap();
         ReplicaPki::ensure(&own, &cluster, "n1", &more).unwrap();
         assert!(ReplicaPki::ensure(&own, &cluster, "n1", &["other".to_owned()]).is_err());
+    }
+
+    #[test]
+    fn what_ends_soon_is_renewed_where_it_can_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = dir.path().join("pki");
+        ClusterPki::create(&pki).unwrap();
+        // A replica that joins gets what the cluster shares, and needs nobody from then on.
+        let joined = dir.path().join("n2");
+        unpack(&joined, &pack(&pki).unwrap()).unwrap();
+        let authority = Authority::open(&joined, "peer-ca").unwrap();
+        let leaf = Leaf { name: "x", organization: None, hosts: &[], uses: &[ExtendedKeyUsagePurpose::ClientAuth] };
+        let old = authority.issue(&leaf, RENEW_BEFORE - DAY).unwrap();
+        let keep = |pair: &Pair| {
+            write(&joined.join("x.key"), &pair.key, 0o600).unwrap();
+            write(&joined.join("x.crt"), &pair.certificate, 0o644).unwrap();
+        };
+        keep(&old);
+        let renewed = authority.ensure(&joined, "x", &leaf).unwrap();
+        assert_ne!(renewed.certificate, old.certificate);
+        assert_eq!(authority.ensure(&joined, "x", &leaf).unwrap().certificate, renewed.certificate);
+
+        // Where the key is elsewhere, it is used as long as it is good, whichever authority of several has signed it.
+        keep(&old);
+        fs::remove_file(joined.join("peer-ca.key")).unwrap();
+        let next = Authority::open(&pki, "ca").unwrap().certificate;
+        write(&joined.join("peer-ca.crt"), &format!("{next}{}", authority.certificate), 0o644).unwrap();
+        let several = Authority::open(&joined, "peer-ca").unwrap();
+        assert_eq!(several.ensure(&joined, "x", &leaf).unwrap().certificate, old.certificate);
+        keep(&authority.issue(&leaf, Duration::ZERO).unwrap());
+        std::thread::sleep(Duration::from_millis(1100));
+        assert!(several.ensure(&joined, "x", &leaf).is_err());
     }
 }
