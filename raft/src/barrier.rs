@@ -69,8 +69,9 @@ impl Barrier {
         }
         match timeout_at(deadline, answer).await {
             Ok(Ok(answer)) => Ok(answer),
-            Ok(Err(_)) => Err(BarrierError::Stopped),
-            Err(_) => Err(BarrierError::Timeout),
+            // A round ends with the last of its readers' deadlines.
+            Ok(Err(_)) if Instant::now() < deadline => Err(BarrierError::Stopped),
+            Ok(Err(_)) | Err(_) => Err(BarrierError::Timeout),
         }
     }
 
