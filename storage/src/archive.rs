@@ -21,8 +21,8 @@ use crate::state::State;
 use crate::stored::StoredRecord;
 use crate::{Fatal, Key, LogPosition, OpenError, Options, Revision, Store};
 
-const MAGIC: &[u8] = b"kontiki-snapshot\n";
-const HEADER: &[u8] = b"header";
+pub(crate) const MAGIC: &[u8] = b"kontiki-snapshot\n";
+pub(crate) const HEADER: &[u8] = b"header";
 /// A chunk is closed with the record that fills it, and a record is bounded by what a log entry may hold.
 const FRAME: usize = 64 << 20;
 
@@ -72,8 +72,8 @@ impl From<io::Error> for ArchiveError {
 
 /// A snapshot file being written out, a piece at a time. The state stays what it was when this was made.
 pub struct Archive {
-    header: Option<SnapshotHeader>,
-    export: Export,
+    pub(crate) header: Option<SnapshotHeader>,
+    pub(crate) export: Export,
 }
 
 impl Archive {
@@ -104,9 +104,15 @@ impl Archive {
     }
 }
 
+fn open(path: &Path) -> Result<impl Read, ArchiveError> {
+    Ok(BufReader::with_capacity(1 << 20, File::open(path)?))
+}
+
 /// Reads a snapshot file to its end and checks all of it; `each` gets the records as they are stored.
-fn read(path: &Path, mut each: impl FnMut(&[u8], &[u8]) -> Result<(), Fatal>) -> Result<SnapshotHeader, ArchiveError> {
-    let mut file = BufReader::with_capacity(1 << 20, File::open(path)?);
+pub(crate) fn read(
+    mut file: impl Read,
+    mut each: impl FnMut(&[u8], &[u8]) -> Result<(), Fatal>,
+) -> Result<SnapshotHeader, ArchiveError> {
     let mut magic = [0; MAGIC.len()];
     match file.read_exact(&mut magic) {
         Ok(()) if magic == MAGIC => {}
@@ -164,7 +170,7 @@ fn next_frame(file: &mut impl Read) -> Result<Option<Vec<u8>>, ArchiveError> {
 
 /// Reads all of a snapshot file and says what it is.
 pub fn check_archive(path: &Path) -> Result<SnapshotHeader, ArchiveError> {
-    read(path, |_, _| Ok(()))
+    read(open(path)?, |_, _| Ok(()))
 }
 
 /// How the state of a new cluster begins.
@@ -180,7 +186,7 @@ pub struct Beginning {
 pub fn restore_archive(dir: &Path, file: &Path, begin: Beginning) -> Result<(), ArchiveError> {
     let (disk, _) = Disk::open(dir, &Options::default())?;
     let mut batch = WriteBatch::default();
-    let header = read(file, |key, row| {
+    let header = read(open(file)?, |key, row| {
         disk.put(&mut batch, Row { family: OBJECTS, key: key.to_vec(), value: row.to_vec() });
         if batch.size_in_bytes() < 1 << 20 { Ok(()) } else { disk.commit(std::mem::take(&mut batch)) }
     })?;

@@ -4,6 +4,7 @@
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::archive::{self, Archive, ArchiveError, HEADER, MAGIC, SnapshotHeader};
 use crate::codec::{self, CodecError};
 use crate::snapshot::Chunk;
 use crate::stored::{StoredEvent, StoredRecord};
@@ -59,12 +60,34 @@ pub fn rows(mut export: Export) -> Result<Vec<Row>, CodecError> {
     Ok(all)
 }
 
-/// A snapshot of these rows.
-pub fn read(mut staged: Staged, rows: &[Row]) -> Result<Ready, SnapshotError> {
+fn chunk(rows: &[Row]) -> Result<Vec<u8>, CodecError> {
     let sealed: Vec<_> = rows.iter().map(|row| sealed(&row.key, &row.body)).collect();
     let rows = rows.iter().zip(&sealed);
     let rows = rows.map(|(row, value)| (&*row.kind, codec::Blob(&row.key), codec::Blob(value))).collect();
-    let chunk = codec::seal(&0u64.to_be_bytes(), &Chunk { rows, last: true });
-    staged.add(&chunk.map_err(|source| SnapshotError::Chunk { chunk: 0, source })?)?;
+    codec::seal(&0u64.to_be_bytes(), &Chunk { rows, last: true })
+}
+
+/// A snapshot of these rows.
+pub fn read(mut staged: Staged, rows: &[Row]) -> Result<Ready, SnapshotError> {
+    staged.add(&chunk(rows).map_err(|source| SnapshotError::Chunk { chunk: 0, source })?)?;
     staged.finish()
+}
+
+/// What a snapshot file says of itself, and its rows.
+pub fn archived(archive: Archive) -> Result<(SnapshotHeader, Vec<Row>), CodecError> {
+    Ok((archive.header.ok_or(CodecError::Short)?, rows(archive.export)?))
+}
+
+/// A snapshot file of these rows.
+pub fn file(header: &SnapshotHeader, rows: &[Row]) -> Result<Vec<u8>, CodecError> {
+    let mut bytes = MAGIC.to_vec();
+    for frame in [codec::seal(HEADER, header)?, chunk(rows)?] {
+        bytes.extend_from_slice(&(frame.len() as u32).to_be_bytes());
+        bytes.extend_from_slice(&frame);
+    }
+    Ok(bytes)
+}
+
+pub fn read_file(bytes: &[u8]) -> Result<SnapshotHeader, ArchiveError> {
+    archive::read(bytes, |_, _| Ok(()))
 }

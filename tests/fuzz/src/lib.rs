@@ -62,6 +62,7 @@ pub const TARGETS: &[Target] = &[
     ),
     target("stored-row", store::stored_row, &["\x01\x01\0\0\x02{}\x03a/b\0\x01\x01\x01\0\0\0\0\x01x\0"]),
     target("snapshot", store::snapshot, &["\0\0\x01\x01\x03\x02"]),
+    target("archive", store::archive, &["\0\x09\x01", "\x01\0\0\0\x04\x03\0"]),
     target(
         "log-row",
         kontiki_raft::fuzz::row,

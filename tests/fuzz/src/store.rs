@@ -1,8 +1,10 @@
 //! What replicas keep and send each other.
 
 use bytes::Bytes;
-use kontiki_storage::fuzz::{Row, read, rows, settles, stored};
-use kontiki_storage::{Command, Condition, Key, LogPosition, Options, Proposal, Store, Transaction, Write};
+use kontiki_storage::fuzz::{Row, archived, file, read, read_file, rows, settles, stored};
+use kontiki_storage::{
+    Command, Condition, Key, LogPosition, Options, Proposal, SnapshotHeader, Store, Transaction, Write,
+};
 
 use crate::source::Source;
 
@@ -20,6 +22,9 @@ pub fn stored_row(bytes: &[u8]) {
 struct Exported {
     store: Store,
     rows: Vec<Row>,
+    /// Of the file that `kontiki snapshot save` writes.
+    header: SnapshotHeader,
+    records: Vec<Row>,
     _dir: tempfile::TempDir,
 }
 
@@ -56,30 +61,55 @@ fn exported() -> Result<Exported, Box<dyn std::error::Error>> {
         .collect();
     store.apply(LogPosition { index: 1, term: 1, node: 1 }, &proposals)?;
     let rows = rows(store.export())?;
-    Ok(Exported { store, rows, _dir: dir })
+    let (header, records) = archived(store.archive(3, 1_700_000_000, "v1"))?;
+    Ok(Exported { store, rows, header, records, _dir: dir })
 }
 
-/// A snapshot of which some rows are changed, gone or there twice.
+/// Rows of which some are changed, gone or there twice.
+fn damaged(rows: &[Row], bytes: &[u8]) -> Vec<Row> {
+    let mut rows = rows.to_vec();
+    let mut source = Source(bytes);
+    while !source.0.is_empty() {
+        let at = source.byte() % rows.len();
+        let (how, place, value) = (source.byte(), source.byte(), source.byte() as u8);
+        let row = &mut rows[at];
+        let changed = if how & 8 == 0 { &mut row.body } else { &mut row.key };
+        match how & 7 {
+            0..=3 if !changed.is_empty() => {
+                let place = place % changed.len();
+                changed[place] = value;
+            }
+            4 => changed.truncate(place % (changed.len() + 1)),
+            5 => changed.push(value),
+            6 if rows.len() > 1 => drop(rows.remove(at)),
+            _ => rows.push(rows[at].clone()),
+        }
+    }
+    rows
+}
+
 pub fn snapshot(bytes: &[u8]) {
     EXPORTED.with(|exported| {
-        let mut rows = exported.rows.clone();
-        let mut source = Source(bytes);
-        while !source.0.is_empty() {
-            let at = source.byte() % rows.len();
-            let (how, place, value) = (source.byte(), source.byte(), source.byte() as u8);
-            let row = &mut rows[at];
-            let changed = if how & 8 == 0 { &mut row.body } else { &mut row.key };
-            match how & 7 {
-                0..=3 if !changed.is_empty() => {
-                    let place = place % changed.len();
-                    changed[place] = value;
-                }
-                4 => changed.truncate(place % (changed.len() + 1)),
-                5 => changed.push(value),
-                6 if rows.len() > 1 => drop(rows.remove(at)),
-                _ => rows.push(rows[at].clone()),
-            }
-        }
+        let rows = damaged(&exported.rows, bytes);
         let _ = exported.store.stage().map(|staged| read(staged, &rows));
     });
+}
+
+/// A snapshot file. One that was damaged after it was written is never taken for whole.
+pub fn archive(bytes: &[u8]) {
+    EXPORTED.with(|exported| {
+        let mut source = Source(bytes);
+        let (place, value) = (source.byte() * 256 + source.byte(), source.byte() as u8);
+        let rows = damaged(&exported.records, source.0);
+        let mut whole = file(&exported.header, &rows).expect("rows");
+        let read = read_file(&whole);
+        assert!(read.is_ok() || !source.0.is_empty(), "{read:?}");
+        let at = place % whole.len();
+        if whole[at] != value {
+            whole[at] = value;
+            assert!(read_file(&whole).is_err(), "byte {at} was changed");
+        }
+        assert!(read_file(&whole[..at]).is_err(), "it ended at byte {at}");
+    });
+    let _ = read_file(bytes);
 }
