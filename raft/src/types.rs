@@ -58,10 +58,10 @@ struct Inner {
     weight: usize,
 }
 
-/// The first byte of a batch: what follows are the proposals, or their length and a block of LZ4 with them. Objects written
-/// at the same time are much alike, and every replica writes and syncs these bytes.
-const PLAIN: u8 = 0;
-const PACKED: u8 = 1;
+/// The first byte of a batch whose proposals are packed, which is no format's number: their length and a block of LZ4 follow.
+/// Objects written at the same time are much alike, and every replica writes and syncs these bytes. Without it a batch is
+/// the encoded proposals and begins with their format, as the first entries ever written do.
+const PACKED: u8 = 0;
 /// Shorter ones are not worth the time.
 const PACK: usize = 1 << 10;
 /// LZ4 makes nothing longer than this out of a byte.
@@ -70,8 +70,9 @@ const RATIO: usize = 255;
 impl Batch {
     pub(crate) fn new(proposals: Vec<Proposal>) -> Result<Batch, CodecError> {
         let encoded = codec::encode(&proposals)?;
-        let bytes = pack(&encoded);
-        let weight = encoded.len() + bytes.len();
+        let length = encoded.len();
+        let bytes = pack(encoded);
+        let weight = length + bytes.len();
         Ok(Batch(Arc::new(Inner { bytes, proposals: Some(proposals), weight })))
     }
 
@@ -105,22 +106,20 @@ impl Batch {
     }
 }
 
-fn pack(encoded: &[u8]) -> Bytes {
-    let plain = || [&[PLAIN][..], encoded].concat();
-    let Ok(length) = u32::try_from(encoded.len()) else { return plain().into() };
+fn pack(encoded: Vec<u8>) -> Bytes {
+    let Ok(length) = u32::try_from(encoded.len()) else { return encoded.into() };
     if encoded.len() < PACK {
-        return plain().into();
+        return encoded.into();
     }
-    let block = lz4_flex::block::compress(encoded);
+    let block = lz4_flex::block::compress(&encoded);
     if block.len() >= encoded.len() {
-        return plain().into();
+        return encoded.into();
     }
     [&[PACKED][..], &length.to_le_bytes(), &block].concat().into()
 }
 
 fn unpack(bytes: &[u8]) -> Result<Cow<'_, [u8]>, CodecError> {
     match bytes.split_first() {
-        Some((&PLAIN, encoded)) => Ok(Cow::Borrowed(encoded)),
         Some((&PACKED, rest)) => {
             let (length, block) = rest.split_first_chunk::<4>().ok_or(CodecError::Short)?;
             let length = u32::from_le_bytes(*length) as usize;
@@ -130,8 +129,7 @@ fn unpack(bytes: &[u8]) -> Result<Cow<'_, [u8]>, CodecError> {
             let encoded = lz4_flex::block::decompress(block, length);
             encoded.map(Cow::Owned).map_err(|error| CodecError::Malformed(error.to_string()))
         }
-        Some((packing, _)) => Err(CodecError::Malformed(format!("its packing, {packing}, is not known"))),
-        None => Err(CodecError::Short),
+        _ => Ok(Cow::Borrowed(bytes)),
     }
 }
 
