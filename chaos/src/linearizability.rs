@@ -98,7 +98,9 @@ impl State {
                     _ => None,
                 };
                 if value.is_none() && held.version.is_none() {
-                    return Some(held);
+                    // It finds nothing; its revision is that of what was done with it, or the newest.
+                    let newest = revision.unwrap_or(held.newest);
+                    return (newest >= held.newest).then_some(State { newest, ..held });
                 }
                 if revision.is_some_and(|revision| revision <= held.newest) {
                     return None;
@@ -225,6 +227,10 @@ impl Search<'_> {
     /// Lets the operation happen next, if it can, and if that leads to where the search hasn't been.
     fn take(&mut self, operation: usize) -> bool {
         let Some(next) = self.state.after(&self.operations[operation].action) else { return false };
+        // What nobody heard of and changes nothing need not have happened.
+        if next == self.state && self.operations[operation].is_unheard() {
+            return false;
+        }
         self.set_of(operation).flip(operation);
         let place = (self.done.clone(), next);
         let tried = self.tried.entry(place).or_default();

@@ -51,6 +51,8 @@ pub(crate) use self::{
 
 /// How long a leader may take for a batch before its answer is no longer waited for. Who leads may change before that.
 const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
+/// A leader that hasn't confirmed a read by then is asked again: its answer may be lost, and all who read here wait for it.
+const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(1);
 const STATUS_TIMEOUT: Duration = Duration::from_millis(800);
 
 /// This replica as its peers see it, and which of them it has met.
@@ -241,7 +243,7 @@ impl Peers {
     pub(crate) async fn read_index(&self, leader: NodeId) -> Option<u64> {
         let peer = self.get(leader)?;
         let start = Instant::now();
-        let bytes = peer.control.call(READ_INDEX, Vec::new(), start + PROPOSE_TIMEOUT).await.ok()?;
+        let bytes = peer.control.call(READ_INDEX, Vec::new(), start + READ_INDEX_TIMEOUT).await.ok()?;
         self.0.me.metrics.peer_seconds.observe(start.elapsed().as_secs_f64());
         codec::decode::<Option<u64>>(&bytes).ok()?
     }

@@ -32,7 +32,7 @@ pub(super) const CALM: Weather = Weather { delay: (1, 2), long_delay: (1, 2), de
 /// How long a cluster without faults may take until all replicas agree, in milliseconds.
 const RECOVERY: u64 = 30_000;
 /// How often each replica is then asked until it must have answered.
-const READS: usize = 5;
+const READS: usize = 2;
 
 /// What a seed decides before anything happens; times are milliseconds.
 #[derive(Debug)]
@@ -290,7 +290,7 @@ impl Cluster {
         for replica in 0..self.nodes.len() {
             let client = self.new_client(u64::MAX);
             let mut rng = StdRng::seed_from_u64(0);
-            // An answer that was lost earlier is waited for by all who read at that replica.
+            // An answer that was lost earlier is waited for by all who read at that replica, for a second.
             let reading = self.clients.spawn(async move {
                 for _ in 0..READS {
                     if client.read(&mut rng, replica, &mut Vec::new()).await {
