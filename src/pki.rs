@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use kontiki_raft::{MEMBER_DNS_NAME, MEMBER_ORGANIZATION, member_common_name};
+use kontiki_storage::create_private_dir;
 use rcgen::{
     BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
 };
@@ -81,7 +82,7 @@ pub struct ReplicaPki {
 impl ClusterPki {
     /// Makes what is missing in `dir`.
     pub fn create(dir: &Path) -> Result<ClusterPki, Error> {
-        fs::create_dir_all(dir).map_err(|e| fail(dir, e))?;
+        create_private_dir(dir).map_err(|e| fail(dir, e))?;
         for (file, name) in [("ca", "kubernetes"), ("peer-ca", "kontiki-peers")] {
             if !dir.join(format!("{file}.crt")).exists() {
                 Authority::create(dir, file, name)?;
@@ -144,7 +145,7 @@ impl ReplicaPki {
     /// expire soon.
     pub fn ensure(dir: &Path, cluster: &ClusterPki, name: &str, hosts: &[String]) -> Result<ReplicaPki, Error> {
         use ExtendedKeyUsagePurpose::{ClientAuth, ServerAuth};
-        fs::create_dir_all(dir).map_err(|e| fail(dir, e))?;
+        create_private_dir(dir).map_err(|e| fail(dir, e))?;
         let serving = Leaf { name: "kube-apiserver", organization: None, hosts, uses: &[ServerAuth] };
         let peer = Leaf {
             name: &member_common_name(name),
@@ -328,7 +329,7 @@ pub fn pack(dir: &Path) -> Result<BTreeMap<String, String>, Error> {
 
 /// Puts them in place; what else there may be is left out.
 pub fn unpack(dir: &Path, files: &BTreeMap<String, String>) -> Result<(), Error> {
-    fs::create_dir_all(dir).map_err(|e| fail(dir, e))?;
+    create_private_dir(dir).map_err(|e| fail(dir, e))?;
     for (name, mode) in SHARED {
         if let Some(content) = files.get(name) {
             write(&dir.join(name), content, mode)?;

@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -147,6 +148,10 @@ fn a_replica_starts_tells_who_may_and_stops_cleanly() {
     let replica = Replica::start(dir.path(), port);
     assert!(replica.lines[0].contains("is ready"), "{:?}", replica.lines);
     assert!(replica.lines[1].ends_with("/admin.kubeconfig"), "{:?}", replica.lines);
+    for private in ["pki", "log", "state"] {
+        let mode = std::fs::metadata(dir.path().join(private)).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o700, "{private} holds secrets");
+    }
     let admin = Kubeconfig::read(&dir.path().join("admin.kubeconfig")).unwrap();
     let authority = admin.certificate_authority.clone().unwrap();
 

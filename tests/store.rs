@@ -6,6 +6,7 @@ mod common;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -234,6 +235,8 @@ fn any_of_three_replicas_gives_a_backup_and_each_directory_can_be_verified() {
         let file = cluster.dir.path().join(format!("{name}.snapshot"));
         let saved = run(&["snapshot", "save", file.to_str().unwrap()], &own);
         assert!(saved.status.success(), "{}", text(&saved.stderr));
+        assert_eq!(std::fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600, "it holds every secret");
+        assert!(replica["lag"].is_u64(), "{replica}");
         let shown = run(&["snapshot", "status", file.to_str().unwrap(), "-o", "json"], &own);
         let shown: Value = serde_json::from_slice(&shown.stdout).unwrap();
         hashes.push((shown["revision"].clone(), shown["hash"].clone()));

@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kontiki_storage::{Archive, Command, DatabaseStats, Outcome, Revision, Store, Transaction, View};
+use kontiki_storage::{
+    Archive, Command, DatabaseStats, Outcome, Revision, Store, Transaction, View, create_private_dir,
+};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{InitializeError, RaftError};
@@ -557,8 +559,9 @@ async fn open(config: &Config, metrics: Metrics) -> Result<(Log, Store), StartEr
     let log_budget = options.memory_budget / 3;
     options.memory_budget -= log_budget;
     let opening = host::blocking(move || {
-        std::fs::create_dir_all(&dir).map_err(|source| StartError::Io { path: dir.clone(), source })?;
-        let log = Log::open(&dir.join("log"), log_budget, metrics)?;
+        let path = dir.join("log");
+        create_private_dir(&path).map_err(|source| StartError::Io { path: path.clone(), source })?;
+        let log = Log::open(&path, log_budget, metrics)?;
         let store = Store::open(&dir.join("state"), options)?;
         Ok((log, store))
     });

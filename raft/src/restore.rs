@@ -1,11 +1,12 @@
 //! A new cluster of one replica from a snapshot file.
 
 use std::collections::BTreeMap;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use kontiki_storage::{ArchiveError, Beginning, LogPosition, Revision, SnapshotHeader, check_archive, restore_archive};
+use kontiki_storage::{
+    ArchiveError, Beginning, LogPosition, Revision, SnapshotHeader, check_archive, create_private_dir, restore_archive,
+};
 
 use crate::config::StartError;
 use crate::format::encode_membership;
@@ -56,7 +57,7 @@ pub fn restore(what: &Restore) -> Result<Restored, RestoreError> {
         return Err(RestoreError::Exists { path: path.clone() });
     }
     let io = |source| RestoreError::Io { path: data_dir.to_owned(), source };
-    fs::create_dir_all(data_dir).map_err(io)?;
+    create_private_dir(data_dir).map_err(io)?;
 
     let node = node_id(name);
     let identity = Identity { cluster: rand::random(), node, name: name.to_owned(), incarnation: rand::random() };

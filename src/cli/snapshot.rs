@@ -1,7 +1,8 @@
 //! `kontiki snapshot`: save what a cluster holds while it serves, look at what was saved, begin a new cluster with it.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -165,7 +166,8 @@ async fn fetch(kubeconfig: &Kubeconfig, partial: &Path, stale: bool) -> anyhow::
     let asked = client::send(kubeconfig, Method::GET, &path, Bytes::new());
     let response = tokio::time::timeout(SILENCE, asked).await.with_context(silent)?;
     let mut body = response.with_context(|| format!("asking {}", kubeconfig.server))?.into_body();
-    let mut file = File::create(partial).map_err(at)?;
+    // It holds every secret.
+    let mut file = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(partial).map_err(at)?;
     while let Some(frame) = tokio::time::timeout(SILENCE, body.frame()).await.with_context(silent)? {
         if let Ok(data) = frame.context("the snapshot broke off")?.into_data() {
             file.write_all(&data).map_err(at)?;

@@ -39,7 +39,8 @@ pub fn run(flags: StatusFlags) -> anyhow::Result<()> {
         let asked = tokio::time::timeout(TIMEOUT, client::json(&kubeconfig, Method::GET, STATUS)).await;
         asked.unwrap_or_else(|_| bail!("no answer in {} seconds", TIMEOUT.as_secs()))
     });
-    let answer = answer.with_context(|| format!("asking {}", kubeconfig.server))?;
+    let mut answer = answer.with_context(|| format!("asking {}", kubeconfig.server))?;
+    add_lag(&mut answer);
     match flags.output {
         Some(Output::Json) => println!("{}", serde_json::to_string_pretty(&answer)?),
         None => {
@@ -50,6 +51,16 @@ pub fn run(flags: StatusFlags) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// How far each replica is behind the most that any replica knows to be in the log.
+fn add_lag(answer: &mut Value) {
+    let newest = answer.list_at(&["replicas"]).iter().filter_map(|replica| replica.int_at(&["lastLogIndex"])).max();
+    for replica in answer.items_mut(&["replicas"]) {
+        if let (Some(newest), Some(applied)) = (newest, replica.int_at(&["appliedIndex"])) {
+            replica.set(&["lag"], newest - applied);
+        }
+    }
+}
+
 fn table(answer: &Value) -> String {
     let mut rows = vec![
         ["NAME", "ID", "ADDRESS", "ROLE", "TERM", "APPLIED", "REVISION", "LAG", "DB SIZE", "VERSION"]
@@ -57,8 +68,6 @@ fn table(answer: &Value) -> String {
             .to_vec(),
     ];
     let replicas = answer.list_at(&["replicas"]);
-    // The most that any replica knows to be in the log.
-    let newest = replicas.iter().filter_map(|replica| replica.int_at(&["lastLogIndex"])).max().unwrap_or(0);
     for replica in replicas {
         let text = |field: &str| match replica.at(&[field]) {
             Some(Value::String(text)) if !text.is_empty() => text.clone(),
@@ -66,7 +75,6 @@ fn table(answer: &Value) -> String {
             _ => "-".to_owned(),
         };
         let error = replica.text_at(&["error"]);
-        let lag = replica.int_at(&["appliedIndex"]).map(|applied| (newest - applied).to_string());
         let size = replica.int_at(&["databaseBytes"]).map(|bytes| size(bytes as f64));
         rows.push(vec![
             text("name"),
@@ -80,7 +88,7 @@ fn table(answer: &Value) -> String {
             text("term"),
             text("appliedIndex"),
             text("revision"),
-            lag.unwrap_or("-".into()),
+            text("lag"),
             size.unwrap_or("-".into()),
             text("version"),
         ]);
@@ -103,7 +111,7 @@ mod tests {
 
     #[test]
     fn a_line_for_every_replica() {
-        let answer = serde_json::json!({"replicas": [
+        let mut answer = serde_json::json!({"replicas": [
             {"name": "n1", "id": 1, "address": "127.0.0.1:7001", "role": "Leader", "term": 2, "lastLogIndex": 12,
              "appliedIndex": 12, "revision": 7, "databaseBytes": 2_621_440, "version": "0.1.0"},
             {"name": "n2", "address": "127.0.0.1:7002", "error": "connection refused"},
@@ -111,6 +119,8 @@ mod tests {
         let expected = "NAME   ID   ADDRESS          ROLE                              TERM   APPLIED   REVISION   LAG   DB SIZE   VERSION\n\
                         n1     1    127.0.0.1:7001   Leader                            2      12        7          0     2.5MiB    0.1.0\n\
                         n2     -    127.0.0.1:7002   Unreachable: connection refused   -      -         -          -     -         -\n";
+        add_lag(&mut answer);
+        assert_eq!(answer["replicas"][0]["lag"], 0);
         assert_eq!(table(&answer), expected);
     }
 }

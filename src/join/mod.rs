@@ -83,7 +83,7 @@ impl Joining {
     }
 
     fn write(&self, data_dir: &Path) -> anyhow::Result<()> {
-        std::fs::create_dir_all(data_dir).with_context(|| data_dir.display().to_string())?;
+        kontiki_storage::create_private_dir(data_dir).with_context(|| data_dir.display().to_string())?;
         Ok(pki::write(&file(data_dir), &serde_json::to_string_pretty(self)?, 0o600)?)
     }
 

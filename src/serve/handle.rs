@@ -43,6 +43,10 @@ pub async fn handle(server: Arc<Server>, peer: Arc<Peer>, request: http::Request
     headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-cache, private"));
     headers.insert(AUDIT_ID, audit_id);
     exchange.record(&peer, &response);
+    if exchange.head.method == Method::HEAD {
+        // hyper leaves it out in HTTP/1 only; in HTTP/2 it breaks the stream.
+        *response.body_mut() = Body::full(Bytes::new());
+    }
     response
 }
 

@@ -4,7 +4,8 @@
 
 use std::collections::HashMap;
 use std::fs;
-use std::io::Write as _;
+use std::io::{self, Write as _};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Weak};
 
@@ -73,10 +74,16 @@ impl Resources {
     }
 }
 
+/// Makes a directory, and those above it that are missing, for what only its owner may read: keys, and every secret of
+/// the cluster.
+pub fn create_private_dir(path: &Path) -> io::Result<()> {
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(path)
+}
+
 impl Disk {
     pub(crate) fn open(root: &Path, options: &Options) -> Result<(Disk, State), OpenError> {
         let cannot = |source| OpenError::Io { path: root.to_owned(), source };
-        fs::create_dir_all(root).map_err(cannot)?;
+        create_private_dir(root).map_err(cannot)?;
         let generation = read_generation(root)?;
         remove_others(root, generation).map_err(cannot)?;
         let resources = Resources::new(options);

@@ -21,6 +21,7 @@ mod view;
 
 pub use archive::{Archive, ArchiveError, Beginning, SnapshotHeader, check_archive, restore_archive};
 pub use command::{Command, Condition, LogPosition, Outcome, Proposal, Transaction, Write};
+pub use disk::create_private_dir;
 pub use event::{Compacted, Cursor, Event};
 pub use key::Key;
 pub use meter::{DatabaseStats, Meter};
