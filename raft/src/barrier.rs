@@ -81,9 +81,7 @@ impl Barrier {
         // An error means that the replica has stopped, and will have no newer state.
         let _ = applied.wait_for(|_| self.0.store.applied_revision() >= revision).await;
     }
-}
 
-impl Barrier {
     /// How many wait for the next round; those of the one that is under way come on top.
     pub(crate) fn waiting(&self) -> usize {
         self.0.readers.lock().waiting.len()

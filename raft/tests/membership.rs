@@ -124,6 +124,29 @@ async fn a_removed_replica_is_told_and_its_name_may_join_again() {
     cluster.nodes[other].replica().propose(put("a/2", "x"), soon()).await.unwrap();
 }
 
+/// Emptied, it founds a cluster with the same id, of which the others are no members.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_founder_that_lost_its_data_sends_nobody_away() {
+    let mut cluster = Cluster::found(&["n1"], Limits::default()).await;
+    for name in ["n2", "n3"] {
+        cluster.grow(name).await;
+    }
+    cluster.nodes[1].replica().propose(put("a/1", "x"), soon()).await.unwrap();
+    cluster.nodes[0].crash();
+    // Once its process has let go of it.
+    cluster.nodes[0].start().await;
+    cluster.nodes[0].stop().await;
+    std::fs::remove_dir_all(cluster.path(0)).unwrap();
+    cluster.nodes[0].start().await;
+    assert_eq!(cluster.nodes[0].replica().read_barrier(soon()).await.unwrap().count("a/"), 0, "it is alone");
+    for node in [1, 2] {
+        let other = cluster.nodes[node].replica();
+        assert!(timeout(Duration::from_secs(3), other.failed()).await.is_err(), "it was sent away");
+        other.propose(put("a/2", "x"), soon()).await.unwrap();
+        assert_eq!(other.read_barrier(soon()).await.unwrap().count("a/"), 2);
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_learner_reads_and_watches_without_a_vote() {
     let mut cluster = Cluster::found(&["n1"], Limits::default()).await;

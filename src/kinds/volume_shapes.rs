@@ -185,6 +185,15 @@ pub const fn scale_io(secret: Shape) -> [Row; 10] {
         ("ReadOnly", "readOnly", Part::Bool),
     ]
 }
+pub const fn storage_os(secret: Shape) -> [Row; 5] {
+    [
+        ("VolumeName", "volumeName", Part::Text),
+        ("VolumeNamespace", "volumeNamespace", Part::Text),
+        ("FSType", "fsType", Part::Text),
+        ("ReadOnly", "readOnly", Part::Bool),
+        ("SecretRef", "secretRef", Part::Pointer(secret)),
+    ]
+}
 
 /// Where the volume types stand in [`PERSISTENT_VOLUME_SPEC`].
 pub const VOLUME_SOURCES: std::ops::Range<usize> = 1..23;
@@ -230,17 +239,7 @@ pub const PERSISTENT_VOLUME_SPEC: Shape = &[
     ("PortworxVolume", "portworxVolume", Part::Pointer(PORTWORX_VOLUME)),
     ("ScaleIO", "scaleIO", Part::Pointer(&scale_io(SECRET_REF))),
     ("Local", "local", Part::Pointer(&[("Path", "path", Part::Text), ("FSType", "fsType", Part::Plain)])),
-    (
-        "StorageOS",
-        "storageos",
-        Part::Pointer(&[
-            ("VolumeName", "volumeName", Part::Text),
-            ("VolumeNamespace", "volumeNamespace", Part::Text),
-            ("FSType", "fsType", Part::Text),
-            ("ReadOnly", "readOnly", Part::Bool),
-            ("SecretRef", "secretRef", Part::Pointer(OBJECT_REF)),
-        ]),
-    ),
+    ("StorageOS", "storageos", Part::Pointer(&storage_os(OBJECT_REF))),
     ("CSI", "csi", Part::Pointer(CSI_SOURCE)),
     ("AccessModes", "accessModes", Part::Plain),
     ("ClaimRef", "claimRef", Part::Pointer(OBJECT_REF)),

@@ -126,10 +126,7 @@ impl Link {
         let answer = collect(response).await.map_err(|error| format!("{address}: {error}"))?;
         match codec::decode(&answer).map_err(|error| format!("{address}: {error}"))? {
             Welcome::Hello(hello) => {
-                if hello.node != self.id {
-                    return Err(format!("{address} is replica {} with another id", hello.name));
-                }
-                self.me.admit(&hello).await.map_err(|refusal| format!("{address}: {refusal}"))?;
+                self.admit(&hello).await?;
                 Ok((connection, hello))
             }
             Welcome::Stranger => Err(format!("{address} belongs to another cluster")),
@@ -137,11 +134,21 @@ impl Link {
                 self.me.exclude(Exclusion::Wiped(self.member.name.clone()));
                 Err(format!("{address} knows this replica with another data directory"))
             }
-            Welcome::Removed => {
+            Welcome::Removed(hello) => {
+                // One that has lost its data may lead a cluster of its own by now, and has removed nobody.
+                self.admit(&hello).await?;
                 self.me.exclude(Exclusion::Removed(self.member.name.clone()));
                 Err(format!("{address} no longer takes this replica for a member"))
             }
         }
+    }
+
+    async fn admit(&self, hello: &Hello) -> Result<(), String> {
+        let address = &self.member.address;
+        if hello.node != self.id {
+            return Err(format!("{address} is replica {} with another id", hello.name));
+        }
+        self.me.admit(hello).await.map_err(|refusal| format!("{address}: {refusal}"))
     }
 
     fn ended(&self) -> Ended {

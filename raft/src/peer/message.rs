@@ -55,7 +55,8 @@ pub(super) enum Welcome {
     /// The caller was known with another data directory.
     Wiped,
     /// The caller is no member any more.
-    Removed,
+    /// By the replica that says hello.
+    Removed(Hello),
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -179,7 +179,7 @@ impl Service {
             return Err(Rejected(StatusCode::FORBIDDEN, text));
         }
         if hello.cluster == self.me.hello.cluster && self.is_removed(hello.node).await {
-            return Ok(Welcome::Removed);
+            return Ok(Welcome::Removed(self.me.hello.clone()));
         }
         match self.me.admit(&hello).await {
             Ok(()) => {

@@ -8,7 +8,7 @@ use crate::kinds::pod_parts::TOLERATION;
 use crate::kinds::volume_shapes::{
     AWS_ELASTIC_BLOCK_STORE, AZURE_DISK, CLAIM_SPEC, FIBRE_CHANNEL, FLOCKER, GCE_DISK, HOST_PATH, NFS, NODE_SELECTOR,
     NODE_SELECTOR_TERM, PHOTON_DISK, PORTWORX_VOLUME, QUOBYTE, VSPHERE_VOLUME, ceph_fs, cinder, flex_volume, iscsi,
-    rbd, scale_io,
+    rbd, scale_io, storage_os,
 };
 use crate::object::Fields;
 
@@ -408,17 +408,7 @@ const VOLUME: Shape = &[
     ),
     ("PortworxVolume", "portworxVolume", Part::Pointer(PORTWORX_VOLUME)),
     ("ScaleIO", "scaleIO", Part::Pointer(&scale_io(NAMED))),
-    (
-        "StorageOS",
-        "storageos",
-        Part::Pointer(&[
-            ("VolumeName", "volumeName", Part::Text),
-            ("VolumeNamespace", "volumeNamespace", Part::Text),
-            ("FSType", "fsType", Part::Text),
-            ("ReadOnly", "readOnly", Part::Bool),
-            ("SecretRef", "secretRef", Part::Pointer(NAMED)),
-        ]),
-    ),
+    ("StorageOS", "storageos", Part::Pointer(&storage_os(NAMED))),
     (
         "CSI",
         "csi",
