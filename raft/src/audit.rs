@@ -15,11 +15,9 @@ use tokio::time::MissedTickBehavior;
 
 use crate::config::StartError;
 use crate::host::watch;
-use crate::log::Log;
+use crate::log::{DIVERGENCE, Log};
 use crate::route::Route;
 use crate::types::NodeId;
-
-const ROW: &[u8] = b"m/divergence";
 
 /// The state of this replica is not what most members have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,7 +37,7 @@ pub(crate) struct Standing {
 
 impl Standing {
     pub(crate) fn read(log: &Log) -> Result<Standing, StartError> {
-        let divergence = log.row(ROW, "the note of a divergence")?.flatten();
+        let divergence = log.row(DIVERGENCE, "the note of a divergence")?.flatten();
         Ok(Standing { log: log.clone(), divergence: Arc::new(watch::Sender::new(divergence)) })
     }
 
@@ -56,9 +54,9 @@ impl Standing {
         if self.divergence.send_replace(divergence) == divergence {
             return;
         }
-        let row = codec::seal(ROW, &divergence).map_err(std::io::Error::other);
+        let row = codec::seal(DIVERGENCE, &divergence).map_err(std::io::Error::other);
         let written = match row {
-            Ok(row) => self.log.put(ROW, row).await,
+            Ok(row) => self.log.put(DIVERGENCE, row).await,
             Err(error) => Err(error),
         };
         if let Err(error) = written {

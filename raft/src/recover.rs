@@ -9,10 +9,11 @@ use std::path::Path;
 use kontiki_storage::{Command, Proposal, Revision, Store};
 use openraft::vote::RaftLeaderId;
 
+use crate::audit::Divergence;
 use crate::config::StartError;
 use crate::format::decode_membership;
 use crate::identity::{Identity, node_id};
-use crate::log::{self, IDENTITY};
+use crate::log::{self, DIVERGENCE, IDENTITY};
 use crate::types::{Batch, Entry, LeaderId, LogId, Member, Membership, NodeId, Payload, StoredMembership, Vote};
 use crate::verify::idle;
 
@@ -25,7 +26,11 @@ pub struct Survivor {
     pub others: Vec<Member>,
     voters: BTreeSet<NodeId>,
     last: Option<LogId>,
+    /// The state has applied what the log doesn't reach: a snapshot was taken in, and a crash came before the log was cut.
+    ahead: Option<LogId>,
     vote: Option<Vote>,
+    /// Its state was not the one that most replicas had.
+    pub divergence: Option<Divergence>,
 }
 
 impl Survivor {
@@ -50,13 +55,19 @@ impl Survivor {
             return Err(error.into());
         }
         let mut membership = decode_membership(&state.membership).map_err(unreadable("the membership"))?;
-        let mut last = state.position.map(crate::types::log_id);
+        let applied = state.position.map(crate::types::log_id);
+        let mut last = None;
         let notes = log::scan(&db, &log_dir, &mut Err, |entry, _| {
-            last = last.max(Some(entry.log_id));
-            if let Payload::Membership(newer) = entry.payload {
+            last = Some(entry.log_id);
+            if let Payload::Membership(newer) = entry.payload
+                && *membership.log_id() < Some(entry.log_id)
+            {
                 membership = StoredMembership::new(Some(entry.log_id), newer);
             }
         })?;
+        let last = last.max(notes.purged);
+        let divergence =
+            log::note::<Option<Divergence>>(&db, DIVERGENCE).map_err(unreadable("the note of a divergence"))?;
         let own = membership
             .get_node(&identity.node)
             .cloned()
@@ -64,7 +75,16 @@ impl Survivor {
         let voters: BTreeSet<NodeId> = membership.voter_ids().collect();
         let others = voters.iter().filter(|id| **id != identity.node);
         let others = others.filter_map(|id| membership.get_node(id).cloned()).collect();
-        Ok(Survivor { identity, own, others, voters, last: last.max(notes.purged), vote: notes.vote })
+        Ok(Survivor {
+            identity,
+            own,
+            others,
+            voters,
+            last: last.max(applied),
+            ahead: applied.filter(|_| applied > last),
+            vote: notes.vote,
+            divergence: divergence.flatten(),
+        })
     }
 
     pub fn name(&self) -> &str {
@@ -103,7 +123,7 @@ impl Survivor {
             Entry { log_id: LogId::new(leader, index + 1), payload: Payload::Normal(skip) },
         ];
         let vote = Vote { leader_id: leader, committed: true };
-        log::take_over(&data_dir.join("log"), &identity, &vote, &entries)?;
+        log::take_over(&data_dir.join("log"), &identity, &vote, self.ahead, &entries)?;
         Ok(identity.cluster)
     }
 }

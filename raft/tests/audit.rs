@@ -7,7 +7,7 @@ mod common;
 use std::time::Duration;
 
 use common::{Cluster, copy_dir, metric, open_store, put, soon};
-use kontiki_raft::{Limits, Role};
+use kontiki_raft::{Limits, Role, Survivor};
 use kontiki_storage::{Command, Proposal};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -57,7 +57,22 @@ async fn a_replica_with_another_state_finds_out_and_remembers() {
     let other = cluster.leader().await;
     cluster.nodes[other].stop().await;
     leader_is_not(&mut cluster, wrong).await;
-    cluster.nodes[3 - wrong - other].replica().propose(put("a/2", "x"), soon()).await.unwrap();
+    let right = 3 - wrong - other;
+    cluster.nodes[right].replica().propose(put("a/2", "x"), soon()).await.unwrap();
+
+    // Whoever goes on with its state for want of a better one makes it the right one.
+    drop(replica);
+    cluster.nodes[right].crash();
+    cluster.nodes[wrong].stop().await;
+    let path = cluster.path(wrong);
+    let survivor = Survivor::read(&path).unwrap();
+    assert_eq!(survivor.divergence, Some(found));
+    survivor.recover(&path, None, 1000).unwrap();
+    cluster.nodes[wrong].config.initial_cluster.clear();
+    cluster.nodes[wrong].start().await;
+    let replica = cluster.nodes[wrong].replica();
+    assert!(!replica.status().diverged);
+    replica.propose(put("a/3", "x"), soon()).await.unwrap();
 }
 
 async fn leader_is_not(cluster: &mut Cluster, node: usize) {

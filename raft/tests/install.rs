@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use common::{Cluster, copy_dir, metric, open_store, put, soon};
-use kontiki_raft::{Limits, Replica, verify};
+use kontiki_raft::{Limits, Replica, Survivor, verify};
 use tokio::time::Instant;
 
 /// The states in a data directory, the newest last.
@@ -108,12 +108,29 @@ async fn a_follower_that_dies_at_any_step_of_an_installation_starts_again_clean(
     std::fs::rename(&log, dir.join("log")).unwrap();
     let verified = verify(&dir).unwrap();
     assert!(verified.is_sound() && verified.state_is_ahead, "{verified:?}");
+    recover_alone(&dir, &leader).await;
     cluster.nodes[node].start().await;
     leader.propose(put("b/1", "x"), soon()).await.unwrap();
     cluster.agree().await;
     stop(&mut cluster, node).await;
     let verified = verify(&dir).unwrap();
     assert!(verified.is_sound(), "{verified:?}");
+}
+
+/// Such a directory can be gone on with when all others are lost: the log begins anew behind the state.
+async fn recover_alone(dir: &Path, leader: &Replica) {
+    let alone = dir.with_extension("alone");
+    copy_dir(dir, &alone);
+    let survivor = Survivor::read(&alone).unwrap();
+    let name = survivor.name().to_owned();
+    survivor.recover(&alone, None, 1000).unwrap();
+    let verified = verify(&alone).unwrap();
+    assert!(verified.is_sound() && !verified.state_is_ahead && verified.entries == 2, "{verified:?}");
+    let mut cluster = Cluster::open(&name, &alone).await;
+    let view = cluster.nodes[0].replica().read_barrier(soon()).await.unwrap();
+    assert_eq!(view.revision(), leader.store().applied_revision() + 1000);
+    drop(view);
+    cluster.nodes[0].stop().await;
 }
 
 /// Returns when nothing holds the data directory any more.

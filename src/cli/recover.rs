@@ -40,6 +40,9 @@ pub struct RecoverFlags {
     /// never run again with their data
     #[arg(long)]
     abandon_quorum: bool,
+    /// Recover even though the state of this replica was found to be another than most replicas had
+    #[arg(long)]
+    accept_divergence: bool,
 }
 
 pub fn run(flags: RecoverFlags) -> anyhow::Result<()> {
@@ -59,6 +62,16 @@ pub fn run(flags: RecoverFlags) -> anyhow::Result<()> {
         bail!(
             "{name} is not recovered: {others}. Start it again and nothing is lost; if its data is damaged, remove it from \
              the cluster and let it join anew. --abandon-quorum recovers it nevertheless"
+        );
+    }
+    if let Some(found) = survivor.divergence
+        && !flags.accept_divergence
+    {
+        bail!(
+            "{name} is not recovered: at revision {} its state was not the one that most replicas had, so what it would go \
+             on with is wrong. Recover another replica, or restore a snapshot; --accept-divergence goes on with this state \
+             nevertheless",
+            found.revision
         );
     }
     if flags.dry_run {

@@ -49,6 +49,8 @@ const ENTRY: u8 = b'e';
 pub(crate) const IDENTITY: &[u8] = b"m/identity";
 /// There once this replica has heard that it was removed from the cluster.
 pub(crate) const REMOVED: &[u8] = b"m/removed";
+/// Whether, and where, this replica's state was found to be another than most replicas have.
+pub(crate) const DIVERGENCE: &[u8] = b"m/divergence";
 const VOTE: &[u8] = b"m/vote";
 const COMMITTED: &[u8] = b"m/committed";
 const PURGED: &[u8] = b"m/purged";
@@ -362,17 +364,30 @@ pub(crate) fn begin(path: &Path, identity: &Identity, vote: &Vote, purged: LogPo
     open_db(path, &options(MEMORY))?.write_opt(batch, &write_options(true)).map_err(|error| broken(path, error))
 }
 
-/// Gives a log to a replica that goes on alone, with the entries that make it so.
-pub(crate) fn take_over(path: &Path, identity: &Identity, vote: &Vote, entries: &[Entry]) -> Result<(), StartError> {
+/// Gives a log to a replica that goes on alone, with the entries that make it so. Where the state is ahead of the log, the
+/// log begins anew behind it.
+pub(crate) fn take_over(
+    path: &Path,
+    identity: &Identity,
+    vote: &Vote,
+    ahead: Option<LogId>,
+    entries: &[Entry],
+) -> Result<(), StartError> {
     let unencoded = |error: CodecError| StartError::Database { path: path.to_owned(), detail: error.to_string() };
     let mut batch = WriteBatch::default();
     batch.put(IDENTITY, codec::seal(IDENTITY, identity).map_err(unencoded)?);
     batch.put(VOTE, codec::seal(VOTE, &VoteForm::from(vote)).map_err(unencoded)?);
+    if let Some(ahead) = ahead {
+        batch.delete_range(&[ENTRY][..], &[ENTRY + 1][..]);
+        batch.put(PURGED, codec::seal(PURGED, &position(&ahead)).map_err(unencoded)?);
+    }
     for entry in entries {
         let key = row_key(entry.log_id.index);
         batch.put(key, codec::seal(&key, &EntryForm::of(entry)).map_err(unencoded)?);
     }
+    // What the old cluster said of this replica.
     batch.delete(REMOVED);
+    batch.delete(DIVERGENCE);
     open_db(path, &options(MEMORY))?.write_opt(batch, &write_options(true)).map_err(|error| broken(path, error))
 }
 
