@@ -28,6 +28,8 @@ pub struct Config {
     /// Certificate and key.
     pub serving_files: Option<(PathBuf, PathBuf)>,
     pub tls_min_version: TlsVersion,
+    /// Names of those of TLS 1.2 to speak; empty: all.
+    pub tls_cipher_suites: Vec<String>,
     pub http2_streams: u32,
     /// Zero: no limit.
     pub max_reading: usize,
@@ -143,6 +145,7 @@ impl Config {
             external_hostname: flags.external_hostname,
             serving_files: flags.tls_cert_file.zip(flags.tls_private_key_file),
             tls_min_version: flags.tls_min_version,
+            tls_cipher_suites: flags.tls_cipher_suites,
             http2_streams: flags.http2_max_streams_per_connection,
             max_reading: flags.max_requests_inflight,
             max_writing: flags.max_mutating_requests_inflight,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use kontiki::kubeconfig::Kubeconfig;
-use kontiki::pki::ClusterPki;
+use kontiki::pki::{ClusterPki, ReplicaPki};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ClientConfig, ClientConnection, RootCertStore, StreamOwned};
@@ -23,9 +23,14 @@ struct Replica {
 
 impl Replica {
     fn start(dir: &Path, port: u16) -> Replica {
+        Replica::start_with(dir, port, &[])
+    }
+
+    fn start_with(dir: &Path, port: u16, flags: &[String]) -> Replica {
         let mut process = Command::new(env!("CARGO_BIN_EXE_kontiki"))
             .args(["serve", "--secure-port", &port.to_string(), "--bind-address", "127.0.0.1", "--data-dir"])
             .arg(dir)
+            .args(flags)
             .stdout(Stdio::piped())
             .spawn()
             .expect("kontiki");
@@ -138,6 +143,56 @@ fn a_new_authority_takes_the_place_of_the_old_one_while_it_serves() {
     wait_for(port, &new, &fresh, "200");
     // What was open goes on.
     assert_eq!(code(&ask(&mut open, "GET /api/v1/namespaces/default HTTP/1.1")), "200");
+    assert_eq!(replica.stop(), Some(0));
+}
+
+/// What kubeadm writes into the manifest of kube-apiserver, and kind, which adds the last line.
+const KUBEADM: &str = "--advertise-address=127.0.0.1 --allow-privileged=true --authorization-mode=Node,RBAC \
+    --client-ca-file=PKI/ca.crt --enable-admission-plugins=NodeRestriction --enable-bootstrap-token-auth=true \
+    --etcd-cafile=PKI/etcd/ca.crt --etcd-certfile=PKI/apiserver-etcd-client.crt \
+    --etcd-keyfile=PKI/apiserver-etcd-client.key --etcd-servers=https://127.0.0.1:2379 \
+    --kubelet-client-certificate=PKI/apiserver-kubelet-client.crt \
+    --kubelet-client-key=PKI/apiserver-kubelet-client.key \
+    --kubelet-preferred-address-types=InternalIP,ExternalIP,Hostname \
+    --proxy-client-cert-file=PKI/front-proxy-client.crt --proxy-client-key-file=PKI/front-proxy-client.key \
+    --requestheader-allowed-names=front-proxy-client --requestheader-client-ca-file=PKI/front-proxy-ca.crt \
+    --requestheader-extra-headers-prefix=X-Remote-Extra- --requestheader-group-headers=X-Remote-Group \
+    --requestheader-username-headers=X-Remote-User \
+    --service-account-issuer=https://kubernetes.default.svc.cluster.local \
+    --service-account-key-file=PKI/sa.pub --service-account-signing-key-file=PKI/sa.key \
+    --service-cluster-ip-range=10.96.0.0/12 --tls-cert-file=PKI/apiserver.crt --tls-private-key-file=PKI/apiserver.key \
+    --feature-gates= --runtime-config=";
+
+/// What k3s passes besides.
+const K3S: &str = "--api-audiences=https://kubernetes.default.svc.cluster.local,k3s --cert-dir=PKI/temporary-certs \
+    --enable-aggregator-routing=true --kubelet-certificate-authority=PKI/server-ca.crt --profiling=false \
+    --service-node-port-range=30000-32767 --storage-backend=etcd3 --tls-cipher-suites=\
+    TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384,TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384,\
+    TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256,TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256,\
+    TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305,TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305";
+
+#[test]
+fn what_kubeadm_and_k3s_pass_can_be_passed_without_etcd() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = dir.path().join("pki");
+    let cluster = ClusterPki::create(&pki).unwrap();
+    ReplicaPki::ensure(&pki, &cluster, "kubeadm", &["localhost".into(), "127.0.0.1".into()]).unwrap();
+    let flags: Vec<String> =
+        format!("{KUBEADM} {K3S}").split_whitespace().map(|flag| flag.replace("PKI", pki.to_str().unwrap())).collect();
+
+    let whole = Command::new(env!("CARGO_BIN_EXE_kontiki")).arg("serve").args(&flags).output().unwrap();
+    let told = String::from_utf8_lossy(&whole.stderr);
+    let etcd = "error: Kontiki's replicas are their own store and need no etcd: remove --etcd-cafile, \
+                --etcd-certfile, --etcd-keyfile and --etcd-servers\n\nUsage: ";
+    assert!(told.starts_with(etcd), "{told}");
+
+    let flags: Vec<String> = flags.into_iter().filter(|flag| !flag.starts_with("--etcd-")).collect();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let data = dir.path().join("data");
+    let replica = Replica::start_with(&data, port, &flags);
+    let admin = Kubeconfig::read(&data.join("admin.kubeconfig")).unwrap().client.unwrap();
+    let mut client = connect(port, &cluster.authority.certificate, Some(&admin));
+    assert_eq!(code(&ask(&mut client, "GET /api/v1/namespaces/kube-system HTTP/1.1")), "200");
     assert_eq!(replica.stop(), Some(0));
 }
 

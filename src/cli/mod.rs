@@ -2,6 +2,7 @@
 //! `version`.
 
 mod foreign;
+mod gates;
 mod member;
 mod pki;
 mod recover;
@@ -68,12 +69,13 @@ enum Command {
 
 /// Does what the command line says. What goes wrong is told on stderr.
 pub fn run() -> ExitCode {
-    let (arguments, ignored) = foreign::set_aside(std::env::args_os().collect());
-    let parsed = Cli::command().try_get_matches_from(arguments).and_then(|matches| Cli::from_arg_matches(&matches));
-    let cli = match parsed {
-        Ok(cli) => cli,
+    let parsed = foreign::set_aside(std::env::args_os().collect()).and_then(|(arguments, ignored)| {
+        let matches = Cli::command().try_get_matches_from(arguments)?;
+        Ok((Cli::from_arg_matches(&matches)?, ignored))
+    });
+    let (cli, ignored) = match parsed {
+        Ok(parsed) => parsed,
         Err(error) => {
-            let error = foreign::explain(error);
             // Help that was asked for is no failure; clap knows.
             let code = error.exit_code();
             let _ = error.print();

@@ -76,6 +76,10 @@ pub struct ServeFlags {
     /// Minimum TLS version
     #[arg(long, value_name = "string", default_value = "VersionTLS12", help_heading = SECURE)]
     pub tls_min_version: TlsVersion,
+    /// The cipher suites of TLS 1.2 to speak, by default all that are strong. Those of TLS 1.3 are always spoken, weak
+    /// ones never
+    #[arg(long, value_name = "strings", value_delimiter = ',', help_heading = SECURE)]
+    pub tls_cipher_suites: Vec<String>,
     /// How many requests one HTTP/2 connection may have at a time
     #[arg(long, value_name = "int", default_value_t = 250, help_heading = SECURE)]
     pub http2_max_streams_per_connection: u32,

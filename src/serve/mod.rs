@@ -65,7 +65,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
         &pki.cluster.service_account_key,
     )?;
     let certificate = tls::Certificate::new(serving_certificate(&config, &pki)?);
-    let tls = tls::server_config(config.tls_min_version, certificate.clone(), authenticator.verifier())?;
+    let tls = tls::server_config(
+        config.tls_min_version,
+        &config.tls_cipher_suites,
+        certificate.clone(),
+        authenticator.verifier(),
+    )?;
     // Before the state is opened, which takes longer than to see that somebody else listens there.
     let listener = bind(config.listen)?;
     let replica =
@@ -232,7 +237,12 @@ fn look_at_files(
     let clients = server.authenticator.renew(&pki.cluster.authority.certificate)?;
     if clients {
         let verifier = server.authenticator.verifier();
-        tls.store(Arc::new(tls::server_config(config.tls_min_version, certificate.clone(), verifier)?));
+        tls.store(Arc::new(tls::server_config(
+            config.tls_min_version,
+            &config.tls_cipher_suites,
+            certificate.clone(),
+            verifier,
+        )?));
         tracing::info!("clients of other authorities are trusted");
     }
     if server.replica.renew_tls(&pki.for_peers())? {

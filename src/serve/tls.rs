@@ -71,8 +71,21 @@ pub fn read_files(certificate: &Path, key: &Path) -> Result<CertifiedKey, Config
     })
 }
 
+/// With those of TLS 1.2's cipher suites that are named; with all where none is.
+fn speaking(suites: &[String]) -> CryptoProvider {
+    let mut provider = aws_lc_rs::default_provider();
+    provider.cipher_suites.retain(|suite| {
+        let name = format!("{:?}", suite.suite());
+        // Go has two names for those of ChaCha20.
+        let named = |suite: &String| *suite == name || name.strip_suffix("_SHA256") == Some(suite);
+        suites.is_empty() || suite.tls13().is_some() || suites.iter().any(named)
+    });
+    provider
+}
+
 pub fn server_config(
     minimum: TlsVersion,
+    suites: &[String],
     certificate: Arc<Certificate>,
     clients: Arc<dyn ClientCertVerifier>,
 ) -> Result<ServerConfig, rustls::Error> {
@@ -80,7 +93,7 @@ pub fn server_config(
         TlsVersion::Tls12 => &[&version::TLS13, &version::TLS12],
         TlsVersion::Tls13 => &[&version::TLS13],
     };
-    let mut config = ServerConfig::builder_with_provider(provider())
+    let mut config = ServerConfig::builder_with_provider(Arc::new(speaking(suites)))
         .with_protocol_versions(versions)?
         .with_client_cert_verifier(Arc::new(AnyClient(clients)))
         .with_cert_resolver(certificate);
@@ -131,5 +144,21 @@ impl ClientCertVerifier for AnyClient {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.supported_verify_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_named_suites_are_spoken() {
+        let all = speaking(&[]).cipher_suites.len();
+        let named = |names: &[&str]| speaking(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let some = named(&["TLS_ECDHE_RSA_WITH_AES_256_GCM_SHA384", "TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305"]);
+        let older = |provider: &CryptoProvider| provider.cipher_suites.iter().filter(|s| s.tls13().is_none()).count();
+        assert_eq!(older(&some), 2);
+        let weak = named(&["TLS_RSA_WITH_AES_128_CBC_SHA"]);
+        assert_eq!((older(&weak), weak.cipher_suites.len()), (0, all - older(&speaking(&[]))));
     }
 }
