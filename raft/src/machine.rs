@@ -68,13 +68,8 @@ impl Machine {
         });
         let proposals: Vec<_> =
             proposals.collect::<Result<_, _>>().map_err(|error| io::Error::other(format!("up to {last}: {error}")))?;
-        let outcomes = loop {
-            match self.store.apply(position(&last), proposals.iter().flat_map(|proposals| proposals.iter())) {
-                Ok(outcomes) => break outcomes,
-                Err(Fatal::NoSpace(error)) => wait_for_space(&self.store, &error).await?,
-                Err(error) => return Err(fatal(error)),
-            }
-        };
+        let apply = || self.store.apply(position(&last), proposals.iter().flat_map(|proposals| proposals.iter()));
+        let outcomes = with_space(&self.store, apply).await?;
         self.metrics.applied_proposals.inc_by(outcomes.len() as u64);
         self.applied.send_replace(Some(last.index));
         let counts: Vec<_> = proposals.iter().map(|proposals| proposals.len()).collect();
@@ -116,7 +111,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     self.apply_run(&mut run).await?;
                     let stored = StoredMembership::new(Some(entry.log_id), membership);
                     let bytes = encode_membership(&stored).map_err(io::Error::other)?;
-                    self.store.apply_membership(position(&entry.log_id), bytes).map_err(fatal)?;
+                    let apply = || self.store.apply_membership(position(&entry.log_id), bytes.clone());
+                    with_space(&self.store, apply).await?;
                     self.applied.send_replace(Some(entry.log_id.index));
                     if let Some(responder) = responder {
                         responder.send(Vec::new());
@@ -178,6 +174,17 @@ impl RaftSnapshotBuilder<TypeConfig> for Checkpoint {
             self.log.checkpointed(id.index);
         }
         Ok(snapshot)
+    }
+}
+
+/// Applies again, once there is space, what had none.
+async fn with_space<T>(store: &Store, apply: impl Fn() -> Result<T, Fatal>) -> io::Result<T> {
+    loop {
+        match apply() {
+            Ok(done) => return Ok(done),
+            Err(Fatal::NoSpace(error)) => wait_for_space(store, &error).await?,
+            Err(error) => return Err(fatal(error)),
+        }
     }
 }
 

@@ -85,6 +85,8 @@ pub enum Refusal {
     NoTarget,
     #[error("the leadership was not taken over in time")]
     NotTakenOver,
+    #[error("{0} would not lead: it does not answer, has no space on its disk or has diverged")]
+    NotReady(String),
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -204,7 +206,10 @@ impl Manager {
                 return match self.hand_over(to).await {
                     Ok(()) => then,
                     Err(TransferError::NotLeader) => Step::Again,
-                    Err(TransferError::NoTarget) => Step::Refused(Refusal::NoTarget),
+                    Err(TransferError::NoTarget) => Step::Refused(match to {
+                        Some(to) => Refusal::NotReady(self.0.route.peers.name_of(to)),
+                        None => Refusal::NoTarget,
+                    }),
                     Err(TransferError::Timeout) => Step::Refused(Refusal::NotTakenOver),
                 };
             }
@@ -232,7 +237,9 @@ impl Manager {
         step
     }
 
-    /// Hands the leadership to `to`, or else to the voter that has most of the log, and waits until it is taken over.
+    /// Hands the leadership to `to`, or else to the voter that has most of the log, and waits until it is taken over. To
+    /// one that answers, has the right state and room for entries, and only where it can be elected: a leader that has
+    /// begun to hand over takes no more proposals.
     pub(crate) async fn hand_over(&self, to: Option<NodeId>) -> Result<(), TransferError> {
         let route = &self.0.route;
         let raft = route.raft.metrics().borrow_watched().clone();
@@ -240,9 +247,14 @@ impl Manager {
             return Err(TransferError::NotLeader);
         }
         let voters: Vec<_> = raft.membership_config.voter_ids().filter(|id| *id != raft.id).collect();
+        let answers = route.peers.ready_to_lead(&voters).await;
+        // Without this replica there is one vote less only once another leads.
+        if answers.len() + 1 <= raft.membership_config.voter_ids().count() / 2 {
+            return Err(TransferError::NoTarget);
+        }
         let situation = Situation { metrics: &raft, nodes: BTreeMap::new() };
-        let best = voters.iter().copied().max_by_key(|id| (situation.reaches(*id), situation.matching(*id)));
-        let to = to.map_or(best, |to| voters.contains(&to).then_some(to)).ok_or(TransferError::NoTarget)?;
+        let ready = answers.into_iter().filter(|(id, ready)| *ready && to.is_none_or(|to| to == *id)).map(|(id, _)| id);
+        let to = ready.max_by_key(|id| situation.matching(*id)).ok_or(TransferError::NoTarget)?;
         let mut leadership = route.leadership.clone();
         tracing::info!(to = route.peers.name_of(to), "handing the leadership over");
         route.transfer_leader(to).await.map_err(|_| TransferError::NotLeader)?;

@@ -239,6 +239,7 @@ impl Replica {
             transferred: Arc::default(),
             metrics: metrics.clone(),
         };
+        let manager = Manager::new(route.clone());
         let space = Arc::new(Space::default());
         let upkeep = Upkeep {
             raft: raft.clone(),
@@ -250,6 +251,7 @@ impl Replica {
         let lookout = Lookout {
             raft: raft.clone(),
             peers: peers.clone(),
+            manager: manager.clone(),
             node: identity.node,
             data_dir: config.data_dir.clone(),
             reserve: config.limits.reserve_bytes,
@@ -291,8 +293,7 @@ impl Replica {
             leadership: leadership.clone(),
             standing,
         };
-        let barrier = Barrier::new(route.clone(), store.clone(), applied_seen, metrics.clone());
-        let manager = Manager::new(route);
+        let barrier = Barrier::new(route, store.clone(), applied_seen, metrics.clone());
         if config.peer_listen.is_some() {
             let address = config.peer_address.clone();
             tasks.push(tokio::spawn(announce_address(raft.clone(), manager.clone(), peers.clone(), address)));

@@ -1,6 +1,7 @@
 //! Room on the disks. A replica stops taking entries while there is still enough for what it has under way, since RocksDB
-//! does not come back from a disk that is really full by itself. The leader refuses proposals when it has no room, or
-//! when too many voters have none; reads, watches and heartbeats go on, and so does everything once there is room again.
+//! does not come back from a disk that is really full by itself. A leader without room hands over to a voter that has
+//! some; it refuses proposals where there is none, or when too many voters have none. Reads, watches and heartbeats go on,
+//! and so does everything once there is room again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -9,8 +10,9 @@ use std::time::Duration;
 
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Instant, MissedTickBehavior};
 
+use crate::membership::Manager;
 use crate::metrics::Metrics;
 use crate::peer::Peers;
 use crate::route::Raft;
@@ -18,6 +20,8 @@ use crate::types::NodeId;
 
 /// How often the disk is looked at: what others write in this time must fit into the reserve.
 const EVERY: Duration = Duration::from_millis(100);
+/// How long a leader without room waits before it tries again to hand over.
+const AGAIN: Duration = Duration::from_secs(5);
 
 #[derive(Default)]
 pub(crate) struct Space {
@@ -40,6 +44,7 @@ impl Space {
 pub(crate) struct Lookout {
     pub(crate) raft: Raft,
     pub(crate) peers: Peers,
+    pub(crate) manager: Manager,
     pub(crate) node: NodeId,
     pub(crate) data_dir: PathBuf,
     pub(crate) reserve: u64,
@@ -51,13 +56,23 @@ impl Lookout {
     pub(crate) async fn run(self) {
         let mut ticks = tokio::time::interval(EVERY);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut tried = None;
         loop {
             ticks.tick().await;
             match rustix::fs::statvfs(&self.data_dir) {
                 Ok(stat) => self.found(stat.f_bavail.saturating_mul(stat.f_frsize)),
                 Err(error) => tracing::warn!(%error, "the free space on the disk can't be read"),
             }
-            self.count_voters();
+            if !self.count_voters() {
+                tried = None;
+            } else if tried.is_none_or(|at: Instant| at.elapsed() >= AGAIN) {
+                if let Err(error) = self.manager.hand_over(None).await
+                    && tried.is_none()
+                {
+                    tracing::warn!(%error, "the leadership stays with a replica that has no space on its disk");
+                }
+                tried = Some(Instant::now());
+            }
         }
     }
 
@@ -75,7 +90,8 @@ impl Lookout {
         }
     }
 
-    fn count_voters(&self) {
+    /// Says whether this replica leads without room while a quorum has some.
+    fn count_voters(&self) -> bool {
         let raft = self.raft.metrics().borrow_watched().clone();
         let has_room =
             |id: &NodeId| if *id == self.node { self.space.takes_entries() } else { self.peers.has_room(*id) };
@@ -84,7 +100,8 @@ impl Lookout {
             voters += 1;
             with_room += usize::from(has_room(&id));
         }
-        let low = raft.state == ServerState::Leader && with_room * 2 <= voters;
+        let leads = raft.state == ServerState::Leader;
+        let low = leads && with_room * 2 <= voters;
         if self.space.quorum_low.swap(low, Ordering::Relaxed) != low {
             match low {
                 true => {
@@ -93,5 +110,6 @@ impl Lookout {
                 false => tracing::info!(voters, with_room, "enough replicas have space on their disks again"),
             }
         }
+        leads && !low && !self.space.takes_entries()
     }
 }

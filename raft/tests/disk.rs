@@ -7,7 +7,10 @@ mod common;
 use std::path::{Path, PathBuf};
 
 use common::{Cluster, copy_dir, open_store, put, soon};
-use kontiki_raft::{Config, Limits, ProposeError, Replica, Restore, RestoreError, StartError, restore, verify};
+use kontiki_raft::{
+    Config, Limits, ManageError, Operation, ProposeError, Refusal, Replica, Restore, RestoreError, StartError, restore,
+    verify,
+};
 use kontiki_storage::Outcome;
 
 async fn run(dir: &Path) -> Replica {
@@ -142,11 +145,12 @@ impl Mount {
         mounted.is_ok_and(|status| status.success()).then_some(Mount(path))
     }
 
-    /// Takes all that is left.
-    fn fill(&self) -> PathBuf {
+    /// Leaves no more than this.
+    fn fill(&self, left: u64) -> PathBuf {
         let path = self.0.join("other-peoples-data");
         let mut file = std::fs::File::create(&path).unwrap();
-        while std::io::Write::write_all(&mut file, &[0; 64 << 10]).is_ok() {}
+        let available = || rustix::fs::statvfs(&self.0).map(|stat| stat.f_bavail * stat.f_frsize).unwrap();
+        while available() > left && std::io::Write::write_all(&mut file, &[0; 64 << 10]).is_ok() {}
         path
     }
 }
@@ -168,7 +172,7 @@ async fn a_state_that_had_no_space_is_written_once_there_is_some() {
     for n in 0..50 {
         replica.propose(put(&format!("a/{n}"), &"x".repeat(20_000)), soon()).await.unwrap();
     }
-    let filled = mount.fill();
+    let filled = mount.fill(0);
     for n in 0..100 {
         replica.propose(put(&format!("b/{n}"), "x"), soon()).await.unwrap();
     }
@@ -236,6 +240,44 @@ async fn replicas_without_space_take_nothing_and_writes_wait_for_a_quorum_that_h
             Err(error) => panic!("{error}"),
         }
     }
+    cluster.agree().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_without_space_hands_over_to_a_voter_that_has_some() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(mount) = Mount::new(dir.path(), 192) else { return eprintln!("skipped: nothing can be mounted here") };
+    let mut cluster = Cluster::start(Limits { reserve_bytes: 64 << 20, ..Limits::default() }).await;
+    cluster.nodes[0].stop().await;
+    let data = mount.0.join("data");
+    copy_dir(&cluster.path(0), &data);
+    cluster.nodes[0].config.data_dir = data;
+    cluster.nodes[0].start().await;
+    let small = cluster.nodes[0].replica();
+    let lead = |name: &str| Operation::Lead { name: Some(name.into()) };
+    small.manage(lead("n1"), soon()).await.unwrap();
+    assert_eq!(cluster.leader().await, 0);
+    small.propose(put("a/1", "x"), soon()).await.unwrap();
+
+    let filled = mount.fill(32 << 20);
+    let end = soon();
+    loop {
+        match small.propose(put("a/2", "x"), soon()).await {
+            Ok(_) if !small.is_leader() => break,
+            Ok(_) | Err(ProposeError::NoSpace) if tokio::time::Instant::now() < end => {
+                tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+            }
+            other => panic!("{other:?}"),
+        }
+    }
+    // Nor does it take the leadership as long as that lasts.
+    let refused = small.manage(lead("n1"), soon()).await;
+    assert_eq!(refused, Err(ManageError::Refused(Refusal::NotReady("n1".into()))));
+    std::fs::remove_file(filled).unwrap();
+    while small.manage(lead("n1"), soon()).await.is_err() {
+        assert!(tokio::time::Instant::now() < end);
+    }
+    small.propose(put("a/3", "x"), soon()).await.unwrap();
     cluster.agree().await;
 }
 

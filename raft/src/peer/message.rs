@@ -32,6 +32,8 @@ pub(super) const READ_INDEX: &str = "/read-index";
 pub(super) const STATUS: &str = "/status";
 /// A revision; the answer is the hash of the state there, if it is known.
 pub(super) const STATE_HASH: &str = "/state-hash";
+/// Whether a replica would lead; it is asked before it is handed the leadership.
+pub(super) const CAN_LEAD: &str = "/can-lead";
 pub(super) const MANAGE: &str = "/manage";
 pub(super) const DISMISS: &str = "/dismiss";
 

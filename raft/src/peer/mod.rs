@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use self::link::Link;
 #[cfg(not(test))]
 use self::message::PROPOSE;
-use self::message::{DISMISS, Hello, MANAGE, ProposeAnswer, READ_INDEX, STATE_HASH, STATUS};
+use self::message::{CAN_LEAD, DISMISS, Hello, MANAGE, ProposeAnswer, READ_INDEX, STATE_HASH, STATUS};
 pub(crate) use self::transport::PeerError;
 use crate::host::watch;
 use crate::identity::Identity;
@@ -54,6 +54,8 @@ const PROPOSE_TIMEOUT: Duration = Duration::from_secs(10);
 /// A leader that hasn't confirmed a read by then is asked again: its answer may be lost, and all who read here wait for it.
 const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(1);
 const STATUS_TIMEOUT: Duration = Duration::from_millis(800);
+/// A leader that goes doesn't wait for a peer that takes longer.
+const CAN_LEAD_TIMEOUT: Duration = Duration::from_millis(500);
 
 /// This replica as its peers see it, and which of them it has met.
 pub(crate) struct Me {
@@ -293,6 +295,15 @@ impl Peers {
         let ask = all.iter().map(|peer| async {
             let hash = ask::<_, Option<u64>>(&peer.control, STATE_HASH, &revision, within).await.ok()??;
             Some((peer.control.id, hash))
+        });
+        join_all(ask).await.into_iter().flatten().collect()
+    }
+
+    /// Those of these replicas that answer, and whether they would lead.
+    pub(crate) async fn ready_to_lead(&self, ids: &[NodeId]) -> BTreeMap<NodeId, bool> {
+        let ask = ids.iter().map(|id| async {
+            let answer = ask::<_, bool>(&self.get(*id)?.control, CAN_LEAD, &(), CAN_LEAD_TIMEOUT).await;
+            Some((*id, answer.ok()?))
         });
         join_all(ask).await.into_iter().flatten().collect()
     }

@@ -17,9 +17,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::message::{
-    APPEND, APPEND_STREAM, AppendAnswer, AppendCall, DISMISS, FRAME, Frames, HELLO, Hello, MANAGE, PRE_VOTE, PROPOSE,
-    ProposeAnswer, READ_INDEX, SNAPSHOT, STATE_HASH, STATUS, StreamAnswer, TRANSFER, TransferAnswer, TransferCall,
-    VOTE, VoteAnswer, VoteCall, Welcome, frame,
+    APPEND, APPEND_STREAM, AppendAnswer, AppendCall, CAN_LEAD, DISMISS, FRAME, Frames, HELLO, Hello, MANAGE, PRE_VOTE,
+    PROPOSE, ProposeAnswer, READ_INDEX, SNAPSHOT, STATE_HASH, STATUS, StreamAnswer, TRANSFER, TransferAnswer,
+    TransferCall, VOTE, VoteAnswer, VoteCall, Welcome, frame,
 };
 use super::transport::{Body, full};
 use super::{Exclusion, Me, Peers, Refusal};
@@ -160,6 +160,7 @@ impl Service {
                 let transfer = self.raft.handle_transfer_leader(decoded::<TransferCall>(&bytes)?.into()).await;
                 encoded(&TransferAnswer::from(transfer.map_err(stopped)?))
             }
+            CAN_LEAD => encoded(&(!self.observer.has_diverged() && self.space.takes_entries())),
             PROPOSE => encoded(&self.propose(bytes).await?),
             READ_INDEX => encoded(&self.read_index().await),
             STATE_HASH => encoded(&self.state_hash(decoded(&bytes)?).await),
@@ -291,6 +292,9 @@ impl Service {
         let store = self.store.clone();
         let mut staged = blocking(move || store.stage()).await?.map_err(|error| refused(error.into()))?;
         while let Some(chunk) = frames.next().await.map_err(malformed)? {
+            if !self.space.takes_entries() {
+                return Err(no_space());
+            }
             let added = blocking(move || staged.add(&chunk).map(|()| staged)).await?;
             staged = added.map_err(refused)?;
         }
