@@ -56,10 +56,12 @@ pub enum Scenario {
     UpdateLease,
     PatchPodStatus,
     ListPods,
+    /// One writer alone makes what the watchers see: each event is a delivery of its own.
+    WatchAlone,
     Watch,
 }
 
-const ALL: [Scenario; 8] = [
+const ALL: [Scenario; 9] = [
     Scenario::CreateAlone,
     Scenario::CreateConfigMap,
     Scenario::CreatePod,
@@ -67,6 +69,7 @@ const ALL: [Scenario; 8] = [
     Scenario::UpdateLease,
     Scenario::PatchPodStatus,
     Scenario::ListPods,
+    Scenario::WatchAlone,
     Scenario::Watch,
 ];
 
@@ -80,6 +83,7 @@ impl Scenario {
             Scenario::UpdateLease => "update lease",
             Scenario::PatchPodStatus => "patch pod status",
             Scenario::ListPods => "list pods",
+            Scenario::WatchAlone => "deliver event, one writer",
             Scenario::Watch => "deliver event to watcher",
         }
     }
@@ -96,7 +100,8 @@ pub async fn run(args: Args) -> anyhow::Result<()> {
     );
     for scenario in scenarios {
         let report = match scenario {
-            Scenario::Watch => watch(&access, &args).await?,
+            Scenario::WatchAlone => watch(&access, &args, 1).await?,
+            Scenario::Watch => watch(&access, &args, args.clients.max(1)).await?,
             _ => operations(&access, &args, scenario).await?,
         };
         report.print(scenario);
@@ -280,7 +285,7 @@ async fn operations(access: &Access, args: &Args, scenario: Scenario) -> anyhow:
                         client.send(Method::PATCH, &path, "application/strategic-merge-patch+json", body).await
                     }
                     Scenario::ListPods => client.get(&format!("{base}/pods?labelSelector=run%3Dlist")).await,
-                    Scenario::Watch => return (times, errors),
+                    Scenario::WatchAlone | Scenario::Watch => return (times, errors),
                 };
                 match answer.and_then(|answer| answer.ok()) {
                     Ok(answer) => {
@@ -345,11 +350,15 @@ async fn prepare_pods(access: &Access, base: &str, prefix: &str, count: usize, c
     Ok(())
 }
 
-/// One writer, many watchers: the CPU time of one event at one watcher.
-async fn watch(access: &Access, args: &Args) -> anyhow::Result<Report> {
+/// Some writers, many watchers: the CPU time of one event at one watcher, that of the writes included.
+async fn watch(access: &Access, args: &Args, writers: usize) -> anyhow::Result<Report> {
     let base = format!("/api/v1/namespaces/{}/configmaps", args.namespace);
-    let writer = access.client();
-    let list = writer.get(&format!("{base}?limit=1")).await?.ok()?.json()?;
+    let mut list = Value::Null;
+    let clients: Vec<Client> = (0..writers).map(|_| access.client()).collect();
+    for client in &clients {
+        // Connects, so that the handshakes are not counted.
+        list = client.get(&format!("{base}?limit=1")).await?.ok()?.json()?;
+    }
     let revision = list["metadata"]["resourceVersion"].as_str().context("a list without a resourceVersion")?.to_owned();
     let events = (args.operations / args.watchers.max(1)).clamp(20, 400);
     let seen = Arc::new(AtomicU64::new(0));
@@ -391,14 +400,29 @@ async fn watch(access: &Access, args: &Args) -> anyhow::Result<Report> {
     }
     let before = measured(&args.pids)?;
     let began = Instant::now();
-    for index in 0..events {
-        let object = json!({
-            "apiVersion": "v1",
-            "kind": "ConfigMap",
-            "metadata": {"name": format!("watched-{:x}-{index}", std::process::id()), "labels": {"watch": "load"}},
-            "data": {"sent": epoch.elapsed().as_micros().to_string()},
+    let run = std::process::id();
+    let next = Arc::new(AtomicUsize::new(0));
+    let mut writes: JoinSet<anyhow::Result<()>> = JoinSet::new();
+    for writer in clients {
+        let (next, base) = (next.clone(), base.clone());
+        writes.spawn(async move {
+            loop {
+                let index = next.fetch_add(1, Ordering::Relaxed);
+                if index >= events {
+                    return Ok(());
+                }
+                let object = json!({
+                    "apiVersion": "v1",
+                    "kind": "ConfigMap",
+                    "metadata": {"name": format!("watched-{run:x}-{writers}-{index}"), "labels": {"watch": "load"}},
+                    "data": {"sent": epoch.elapsed().as_micros().to_string()},
+                });
+                writer.post(&base, &object).await?.ok()?;
+            }
         });
-        writer.post(&base, &object).await?.ok()?;
+    }
+    while let Some(done) = writes.join_next().await {
+        done??;
     }
     let mut report = Report { times: Vec::new(), elapsed: Duration::ZERO, used: None, errors: 0, first_error: None };
     while let Some(done) = tasks.join_next().await {
