@@ -204,7 +204,9 @@ impl Cluster {
         let index = self.replicas.len();
         let name = format!("n{}", index + 1);
         let place = self.rig.place(index, &name, &self.dir.join(&name)).await?;
-        let how = ["--join".into(), self.access.server.clone(), "--token".into(), token.to_owned()];
+        // Not the balancer, which a replica in a namespace of its own doesn't reach.
+        let through = self.replicas.iter().find(|replica| replica.child.is_some()).context("no replica runs")?;
+        let how = ["--join".into(), format!("https://{}", through.address), "--token".into(), token.to_owned()];
         self.begin(name, place, &how)?;
         self.wait_ready(index).await?;
         let began = Instant::now();
