@@ -61,6 +61,12 @@ impl ApiError {
         self
     }
 
+    /// Asks the client to try again.
+    pub fn retry_after(mut self, seconds: u32) -> Self {
+        self.details.get_or_insert_default().retry_after_seconds = seconds;
+        self
+    }
+
     pub fn with_cause(mut self, reason: &str, message: impl Into<String>, field: &str) -> Self {
         let cause = Cause { reason: reason.into(), message: message.into(), field: field.into() };
         self.details.get_or_insert_default().causes.push(cause);
@@ -134,7 +140,7 @@ impl ApiError {
     }
 
     pub fn too_many_requests(message: impl Into<String>, retry_after_seconds: u32) -> Self {
-        Self::new(429, "TooManyRequests", message).with_details(Details { retry_after_seconds, ..Details::default() })
+        Self::new(429, "TooManyRequests", message).retry_after(retry_after_seconds)
     }
 
     pub fn timeout(message: impl Into<String>) -> Self {

@@ -19,6 +19,8 @@ const READERS: usize = 65_536;
 pub enum BarrierError {
     #[error("no leader could confirm in time how fresh this replica is")]
     Timeout,
+    #[error("no quorum of the replicas answers, so nothing can tell how fresh this one is")]
+    NoQuorum,
     #[error("too many reads are waiting")]
     Overloaded,
     #[error("the replica has stopped")]

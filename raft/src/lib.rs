@@ -17,6 +17,7 @@ mod membership;
 mod metrics;
 mod peer;
 mod proposer;
+mod quorum;
 mod recover;
 mod replica;
 mod restore;

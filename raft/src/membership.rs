@@ -248,8 +248,8 @@ impl Manager {
         }
         let voters: Vec<_> = raft.membership_config.voter_ids().filter(|id| *id != raft.id).collect();
         let answers = route.peers.ready_to_lead(&voters).await;
-        // Without this replica there is one vote less only once another leads.
-        if answers.len() + 1 <= raft.membership_config.voter_ids().count() / 2 {
+        // With this replica's own vote they must be a quorum.
+        if answers.len() < voters.len().div_ceil(2) {
             return Err(TransferError::NoTarget);
         }
         let situation = Situation { metrics: &raft, nodes: BTreeMap::new() };

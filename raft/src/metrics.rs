@@ -32,6 +32,7 @@ metrics! {
     feature_level: IntGauge = gauge("feature_level", "What every member can apply, by this replica's state.");
     is_leader: IntGauge = gauge("is_leader", "1 where this replica leads.");
     has_leader: IntGauge = gauge("has_leader", "1 where this replica knows a leader.");
+    has_quorum: IntGauge = gauge("has_quorum", "1 where a quorum of the replicas answers, as far as this one knows.");
     leader_changes: IntCounter = counter("leader_changes_total", "Leaders seen, by this replica, since its start.");
     last_log_index: IntGauge = gauge("last_log_index", "The index of the last log entry.");
     committed_index: IntGauge = gauge("committed_index", "The index of the last entry known to be committed.");

@@ -28,6 +28,8 @@ pub enum ProposeError {
     Unknown,
     #[error("no leader took the proposal in time; it was not applied")]
     NotTaken,
+    #[error("no quorum of the replicas answers; the proposal was not applied")]
+    NoQuorum,
     #[error("too many proposals are waiting; this one was not applied")]
     Overloaded,
     #[error("no space is left on the disks of the replicas; the proposal was not applied")]
@@ -45,6 +47,7 @@ impl ProposeError {
         match self {
             ProposeError::Unknown => "unknown",
             ProposeError::NotTaken => "not_taken",
+            ProposeError::NoQuorum => "no_quorum",
             ProposeError::Overloaded => "overloaded",
             ProposeError::NoSpace => "no_space",
             ProposeError::TooLarge { .. } => "too_large",

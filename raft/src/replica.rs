@@ -29,6 +29,7 @@ use crate::membership::{self, HANDOVER, ManageError, Manager, MemberInfo, Operat
 use crate::metrics::{Metrics, Scrape};
 use crate::peer::{Exclusion, Http, Network, PeerTls, Peers, Service, Transport};
 use crate::proposer::{ProposeError, Proposer};
+use crate::quorum::{self, Quorum};
 use crate::route::{Leader, Leadership, Raft, Route};
 use crate::space::{Lookout, Space};
 use crate::types::{LogId, NodeId, TypeConfig};
@@ -81,6 +82,7 @@ pub(crate) struct Observer {
     log: Log,
     store: Store,
     leadership: watch::Receiver<Leadership>,
+    quorum: Quorum,
     standing: Standing,
 }
 
@@ -99,6 +101,8 @@ pub enum Role {
     Candidate,
     Learner,
     Stopped,
+    /// Whatever it was, a quorum doesn't answer.
+    NoQuorum,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -237,6 +241,7 @@ impl Replica {
             leadership: leadership.clone(),
             reads: config.reads,
             transferred: Arc::default(),
+            quorum: Quorum::default(),
             metrics: metrics.clone(),
         };
         let manager = Manager::new(route.clone());
@@ -272,6 +277,7 @@ impl Replica {
             tokio::spawn(upkeep.run()),
             tokio::spawn(lookout.run()),
             tokio::spawn(audit.run()),
+            tokio::spawn(quorum::watch(route.clone())),
         ];
         let proposer = Proposer::new(route.clone(), config.limits, metrics.clone());
         let raise = Raise {
@@ -291,6 +297,7 @@ impl Replica {
             log: log.clone(),
             store: store.clone(),
             leadership: leadership.clone(),
+            quorum: route.quorum.clone(),
             standing,
         };
         let barrier = Barrier::new(route, store.clone(), applied_seen, metrics.clone());
@@ -360,6 +367,9 @@ impl Replica {
         if !self.0.space.takes_proposals() && self.is_leader() {
             return Err(ProposeError::NoSpace);
         }
+        if self.0.observer.quorum.is_given_up() {
+            return Err(ProposeError::NoQuorum);
+        }
         let needed = command.level();
         if needed > level::FIRST {
             let has = level::of(&self.0.store);
@@ -372,11 +382,19 @@ impl Replica {
 
     /// A view that shows everything that was acknowledged, anywhere, before the call.
     pub async fn read_barrier(&self, deadline: Instant) -> Result<View, BarrierError> {
+        if self.0.observer.quorum.is_given_up() {
+            return Err(BarrierError::NoQuorum);
+        }
         Ok(self.0.barrier.wait(deadline).await?.1)
     }
 
     pub fn is_leader(&self) -> bool {
         self.0.leadership.borrow().is_leader
+    }
+
+    /// Whether a quorum of the replicas answers, as far as this one knows.
+    pub fn has_quorum(&self) -> bool {
+        !self.0.observer.quorum.is_lost()
     }
 
     pub fn leadership(&self) -> watch::Receiver<Leadership> {
@@ -448,7 +466,11 @@ impl Replica {
     pub async fn shutdown(&self) {
         self.0.proposer.close();
         let end = Instant::now() + HANDOVER;
-        while self.0.proposer.pending() > 0 && Instant::now() < end && self.0.failure.borrow().is_none() {
+        while self.0.proposer.pending() > 0
+            && Instant::now() < end
+            && self.has_quorum()
+            && self.0.failure.borrow().is_none()
+        {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
         match self.transfer_leadership().await {
@@ -494,14 +516,18 @@ impl Observer {
 
     pub(crate) fn status(&self) -> ReplicaStatus {
         let raft = self.raft.metrics().borrow_watched().clone();
+        let lost = self.quorum.is_lost();
         let role = match raft.state {
             _ if raft.running_state.is_err() => Role::Stopped,
+            ServerState::Shutdown => Role::Stopped,
+            _ if lost => Role::NoQuorum,
             ServerState::Leader => Role::Leader,
             ServerState::Follower => Role::Follower,
             ServerState::Candidate => Role::Candidate,
             ServerState::Learner => Role::Learner,
-            ServerState::Shutdown => Role::Stopped,
         };
+        let leadership = self.leadership.borrow();
+        let leader = leadership.leader.as_ref().filter(|_| !lost).map(|leader| leader.name.clone());
         let (revision, state_hash) = self.store.state_hash();
         ReplicaStatus {
             name: self.identity.name.clone(),
@@ -511,7 +537,7 @@ impl Observer {
             level: self.level,
             feature_level: level::of(&self.store),
             term: raft.current_term,
-            leader: self.leadership.borrow().leader.as_ref().map(|leader| leader.name.clone()),
+            leader,
             last_log_index: raft.last_log_index.unwrap_or(0),
             committed_index: index(&raft.cluster_committed),
             applied_index: self.store.applied().map_or(0, |position| position.index),
@@ -531,6 +557,7 @@ impl Inner {
         metrics.term.set(raft.current_term as i64);
         metrics.is_leader.set(leadership.is_leader.into());
         metrics.has_leader.set(leadership.leader.is_some().into());
+        metrics.has_quorum.set((!self.observer.quorum.is_lost()).into());
         metrics.last_log_index.set(raft.last_log_index.unwrap_or(0) as i64);
         metrics.committed_index.set(index(&raft.cluster_committed) as i64);
         metrics.applied_index.set(index(&raft.last_applied) as i64);

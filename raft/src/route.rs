@@ -15,6 +15,7 @@ use crate::host::watch;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::peer::Peers;
+use crate::quorum::Quorum;
 use crate::types::{Batch, NodeId, TypeConfig};
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, Machine>;
@@ -64,6 +65,7 @@ pub(crate) struct Route {
     pub(crate) reads: Reads,
     /// The last term in which this replica led and allowed another to stand for election at once.
     pub(crate) transferred: Arc<AtomicU64>,
+    pub(crate) quorum: Quorum,
     pub(crate) metrics: Metrics,
 }
 
@@ -93,6 +95,7 @@ impl Route {
         loop {
             let index = self.at_leader(&mut leadership, until, || None, |leader| self.confirm(leader)).await;
             if let Some(Some(index)) = index {
+                self.quorum.proved();
                 return Some(index);
             }
             if !pause(&mut leadership, until).await {

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::{Ca, Cluster, create, metric, put, soon, write_until};
-use kontiki_raft::{BarrierError, Config, Limits, Reads, Replica, Role, StartError};
+use kontiki_raft::{BarrierError, Config, Limits, ProposeError, Reads, Replica, Role, StartError};
 use kontiki_storage::Outcome;
 use tokio::time::Instant;
 
@@ -30,6 +30,46 @@ async fn any_replica_takes_writes_and_shows_all_of_them() {
     let mut roles: Vec<_> = all.iter().map(|status| status.as_ref().unwrap().role).collect();
     roles.sort_by_key(|role| *role != Role::Leader);
     assert_eq!(roles, [Role::Leader, Role::Follower, Role::Follower]);
+}
+
+/// Whether it led or not.
+#[tokio::test(flavor = "multi_thread")]
+async fn without_a_quorum_nobody_is_made_to_wait_for_long() {
+    for led in [true, false] {
+        let mut cluster = Cluster::start(Limits::default()).await;
+        let left = if led { cluster.leader().await } else { cluster.follower().await };
+        let replica = cluster.nodes[left].replica();
+        replica.propose(put("a/1", "x"), soon()).await.unwrap();
+        cluster.nodes.iter_mut().enumerate().filter(|(node, _)| *node != left).for_each(|(_, node)| node.crash());
+        let start = Instant::now();
+        while replica.status().role != Role::NoQuorum {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+        assert!(start.elapsed() < Duration::from_secs(6), "{led}");
+        assert_eq!(replica.status().leader, None);
+        let shortly = || Instant::now() + Duration::from_millis(500);
+        while !matches!(replica.propose(put("a/1", "x"), shortly()).await, Err(ProposeError::NoQuorum)) {}
+        assert!(start.elapsed() < Duration::from_secs(15), "{led}");
+        let asked = Instant::now();
+        assert!(matches!(replica.read_barrier(soon()).await, Err(BarrierError::NoQuorum)));
+        assert!(asked.elapsed() < Duration::from_millis(100));
+
+        let back = (0..3).find(|node| *node != left).unwrap();
+        cluster.nodes[back].start().await;
+        cluster.nodes[back].replica().read_barrier(soon()).await.unwrap();
+        let there = Instant::now();
+        while replica.read_barrier(soon()).await.is_err() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert!(there.elapsed() < Duration::from_secs(1), "{led}");
+        replica.propose(put("a/2", "x"), soon()).await.unwrap();
+
+        cluster.nodes[back].crash();
+        drop(replica);
+        let stopping = Instant::now();
+        cluster.nodes[left].stop().await;
+        assert!(stopping.elapsed() < Duration::from_secs(1), "{led}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -158,8 +198,8 @@ async fn a_lease_answers_reads_while_it_lasts_and_is_given_up_with_the_leadershi
     }
     let leader = cluster.leader().await;
     let rounds = |replica: &Replica| metric(replica, "kontiki_raft_read_barrier_rounds_total");
-    let before = rounds(&cluster.nodes[leader].replica());
     cluster.nodes[leader].replica().transfer_leadership().await.unwrap();
+    let before = rounds(&cluster.nodes[leader].replica());
     let next = cluster.leader().await;
     assert_ne!(next, leader);
     cluster.nodes[next].replica().propose(put("a/2", "x"), soon()).await.unwrap();

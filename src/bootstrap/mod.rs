@@ -13,8 +13,8 @@ use crate::discovery::Registry;
 use crate::internal;
 use crate::object::Fields;
 use crate::server::{Server, Settings};
-use crate::status::{ApiError, Result};
-use crate::{time, verbs};
+use crate::status::Result;
+use crate::time;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
@@ -22,7 +22,7 @@ const DEADLINE: Duration = Duration::from_secs(30);
 pub async fn ensure(server: &Server) -> Result<()> {
     let deadline = Instant::now() + DEADLINE;
     let registry = server.registry();
-    let view = server.replica.read_barrier(deadline).await.map_err(verbs::barrier_error)?;
+    let view = server.replica.read_barrier(deadline).await?;
     let mut missing = Vec::new();
     for object in wanted(&server.settings, &registry) {
         if internal::find(&registry, &view, &object)?.is_none() {
@@ -44,7 +44,7 @@ pub async fn ensure(server: &Server) -> Result<()> {
     let mut made = 0;
     for outcome in join_all(missing.into_iter().map(propose)).await {
         // In a conflict another replica was quicker.
-        made += usize::from(matches!(outcome.map_err(ApiError::internal)?, Outcome::Committed { .. }));
+        made += usize::from(matches!(outcome?, Outcome::Committed { .. }));
     }
     if made > 0 {
         tracing::info!(objects = made, "made what every cluster has");

@@ -82,6 +82,7 @@ fn table(answer: &Value) -> String {
             text("address"),
             match (error.is_empty(), replica.bool_at(&["diverged"])) {
                 (false, _) => format!("Unreachable: {error}"),
+                _ if replica.text_at(&["role"]) == "NoQuorum" => "no quorum".to_owned(),
                 (true, Some(true)) => format!("{} (diverged)", text("role")),
                 _ => text("role"),
             },

@@ -14,7 +14,7 @@ use crate::internal;
 use crate::kinds::service_alloc::address_object;
 use crate::object::Fields;
 use crate::server::Server;
-use crate::status::{ApiError, Result};
+use crate::status::Result;
 use crate::verbs::decode_stored;
 
 const LEASES: &str = "leases.coordination.k8s.io/kube-system/apiserver-";
@@ -43,7 +43,7 @@ impl Reconciler {
         }
         for transaction in transactions {
             // After a conflict the next round finds what is there.
-            server.replica.propose(transaction, Instant::now() + DEADLINE).await.map_err(ApiError::internal)?;
+            server.replica.propose(transaction, Instant::now() + DEADLINE).await?;
         }
         Ok(())
     }

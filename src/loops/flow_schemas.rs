@@ -11,7 +11,7 @@ use crate::field::go_quote;
 use crate::internal;
 use crate::object::Fields;
 use crate::server::Server;
-use crate::status::{ApiError, Result};
+use crate::status::Result;
 use crate::time;
 use crate::verbs::decode_stored;
 
@@ -43,7 +43,7 @@ impl FlowSchemas {
             }
             let transaction = internal::update(&registry, record, |object| set(object, wanted))?;
             // After a conflict the next round finds what is there.
-            server.replica.propose(transaction, Instant::now() + DEADLINE).await.map_err(ApiError::internal)?;
+            server.replica.propose(transaction, Instant::now() + DEADLINE).await?;
         }
         self.seen = view.revision();
         Ok(())

@@ -12,7 +12,7 @@ use crate::config::hostname;
 use crate::internal;
 use crate::object::Fields;
 use crate::server::Server;
-use crate::status::{ApiError, Result};
+use crate::status::Result;
 use crate::time;
 
 /// How often the lease is renewed.
@@ -68,7 +68,7 @@ impl Identity {
             })?,
         };
         // After a conflict the next round finds what is there.
-        server.replica.propose(transaction, Instant::now() + DEADLINE).await.map_err(ApiError::internal)?;
+        server.replica.propose(transaction, Instant::now() + DEADLINE).await?;
         Ok(())
     }
 
@@ -86,7 +86,10 @@ impl Identity {
 
 pub async fn keep(server: Arc<Server>, identity: Arc<Identity>) {
     loop {
-        if let Err(error) = identity.renew(&server).await {
+        // That there is no quorum has been said.
+        if let Err(error) = identity.renew(&server).await
+            && server.replica.has_quorum()
+        {
             tracing::warn!(%error, "renewing this replica's lease");
         }
         tokio::time::sleep(RENEWAL).await;

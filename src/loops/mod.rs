@@ -45,7 +45,7 @@ async fn lead(server: Arc<Server>, identity: Arc<Identity>) {
     let mut history = History::default();
     loop {
         ticks.tick().await;
-        if !server.replica.is_leader() {
+        if !server.replica.is_leader() || !server.replica.has_quorum() {
             endpoints = endpoints::Reconciler::default();
             history = History::default();
             continue;

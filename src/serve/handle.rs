@@ -26,6 +26,9 @@ use crate::verbs::{self, Request};
 const AUDIT_ID: HeaderName = HeaderName::from_static("audit-id");
 const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 
+/// How long a request waits for the replicas, whatever it may take besides; kube-apiserver gives its storage as long.
+const STORAGE: Duration = Duration::from_secs(34);
+
 /// Answers a request. Whatever happens, it is counted, and logged where that is wanted.
 pub async fn handle(server: Arc<Server>, peer: Arc<Peer>, request: http::Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
@@ -64,14 +67,15 @@ struct Exchange {
 impl Exchange {
     async fn answer(&mut self, peer: &Peer, body: Incoming) -> Result<Response<Body>> {
         let long_running = is_long_running(&self.info);
-        let deadline = match long_running {
+        let end = match long_running {
             // Watches end by their own clock; this is for what precedes them.
             true => self.started + self.server.settings.request_timeout,
             false => self.started + timeout(&self.query, self.server.settings.request_timeout)?,
         };
+        let deadline = end.min(self.started + STORAGE);
         if members::is_for_joining(&self.info.path) {
             self.known = true;
-            let answered = tokio::time::timeout_at(deadline, members::joining(&self.server, &self.head, body)).await;
+            let answered = tokio::time::timeout_at(end, members::joining(&self.server, &self.head, body)).await;
             return answered.unwrap_or_else(|_| Err(ApiError::timeout("the replica was not taken in in time")));
         }
         let mut user = self.authenticate(peer)?;
@@ -87,7 +91,7 @@ impl Exchange {
             },
         };
         self.authorize(&user)?;
-        let answered = tokio::time::timeout_at(deadline, self.serve(user, body, deadline)).await;
+        let answered = tokio::time::timeout_at(end, self.serve(user, body, deadline)).await;
         drop(running);
         answered.unwrap_or_else(|_| {
             self.terminated(504);

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use arc_swap::ArcSwap;
-use kontiki_raft::{PeerTls, Reads, Replica, TransferError};
+use kontiki_raft::{BarrierError, PeerTls, Reads, Replica, TransferError};
 use rustls::ServerConfig;
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpListener;
@@ -46,7 +46,7 @@ use crate::version;
 
 /// How long requests that are under way may take once the replica stops.
 const DRAIN: Duration = Duration::from_secs(60);
-/// How long they may take when the replica has stopped for good.
+/// How long they may take when nothing can be written any more, since the replica has stopped or there is no quorum.
 const LAST_WORDS: Duration = Duration::from_secs(3);
 /// How often a starting replica looks for a quorum again.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -135,7 +135,8 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     }
     stopping.cancel();
     identity.resign(&server).await;
-    if timeout(DRAIN, connections.closed()).await.is_err() {
+    let drain = if replica.has_quorum() { DRAIN } else { LAST_WORDS };
+    if timeout(drain, connections.closed()).await.is_err() {
         tracing::warn!(connections = connections.open(), "requests are still under way; stopping without them");
     }
     replica.shutdown().await;
@@ -161,6 +162,8 @@ async fn get_ready(
     loop {
         match server.replica.read_barrier(Instant::now() + PATIENCE).await {
             Ok(_) => break,
+            // That has been said.
+            Err(BarrierError::NoQuorum) => tokio::time::sleep(AGAIN).await,
             Err(error) => tracing::warn!(%error, "waiting for a quorum of replicas"),
         }
     }

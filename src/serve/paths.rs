@@ -179,8 +179,7 @@ async fn snapshot(server: &Server, query: &Query) -> Result<Response<Body>> {
         return Err(ApiError::unavailable(why));
     }
     if query.text("resourceVersion") != "0" {
-        let current = server.replica.read_barrier(Instant::now() + QUORUM).await;
-        current.map_err(|error| ApiError::timeout(error.to_string()))?;
+        server.replica.read_barrier(Instant::now() + QUORUM).await?;
     }
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     let archive = server.replica.archive(now, crate::version::OWN);

@@ -14,7 +14,7 @@ use tokio::time::Instant;
 
 use super::{Answer, Object, Request, TIMED_OUT, TOO_MANY};
 use crate::object::Fields;
-use crate::status::{ApiError, Details, Result};
+use crate::status::{ApiError, Result};
 
 /// A write that is decided but not made.
 pub struct Plan {
@@ -90,7 +90,7 @@ pub async fn carry_out(
         if !writes {
             return answer(request, plan.reply, plan.unchanged);
         }
-        match replica.propose(plan.transaction, request.deadline).await.map_err(propose_error)? {
+        match replica.propose(plan.transaction, request.deadline).await? {
             Outcome::Committed { .. } if plan.shows_old => return answer(request, plan.reply, plan.unchanged),
             Outcome::Committed { revision } => return answer(request, plan.reply, Some(revision)),
             Outcome::Conflict { .. } => {
@@ -108,20 +108,22 @@ pub async fn carry_out(
     }
 }
 
-/// A proposal that has no outcome. Where it is sure that nothing was written, clients are asked to try again.
-fn propose_error(error: ProposeError) -> ApiError {
-    let again = || Details { retry_after_seconds: 1, ..Details::default() };
-    match error {
-        ProposeError::Unknown => ApiError::timeout(format!("{TIMED_OUT}, and may have been carried out or may be yet")),
-        ProposeError::NotTaken => {
-            ApiError::timeout(format!("{TIMED_OUT}, and was not carried out")).with_details(again())
-        }
-        ProposeError::Overloaded => ApiError::too_many_requests(TOO_MANY, 1),
-        ProposeError::NoSpace | ProposeError::Unsupported { .. } | ProposeError::ShuttingDown => {
-            ApiError::unavailable(error.to_string()).with_details(again())
-        }
-        ProposeError::TooLarge { limit, .. } => {
-            ApiError::too_large(format!("Request entity too large: limit is {limit}"))
+impl From<ProposeError> for ApiError {
+    /// A proposal that has no outcome. Where it is sure that nothing was written, clients are asked to try again.
+    fn from(error: ProposeError) -> ApiError {
+        match error {
+            ProposeError::Unknown => {
+                ApiError::timeout(format!("{TIMED_OUT}, and may have been carried out or may be yet"))
+            }
+            ProposeError::NotTaken => ApiError::timeout(format!("{TIMED_OUT}, and was not carried out")).retry_after(1),
+            ProposeError::Overloaded => ApiError::too_many_requests(TOO_MANY, 1),
+            ProposeError::NoQuorum
+            | ProposeError::NoSpace
+            | ProposeError::Unsupported { .. }
+            | ProposeError::ShuttingDown => ApiError::unavailable(error.to_string()).retry_after(1),
+            ProposeError::TooLarge { limit, .. } => {
+                ApiError::too_large(format!("Request entity too large: limit is {limit}"))
+            }
         }
     }
 }

@@ -136,16 +136,18 @@ impl Request {
 
     /// A view that has everything which was acknowledged to anybody before now.
     pub async fn fresh_view(&self) -> Result<View> {
-        self.server.replica.read_barrier(self.deadline).await.map_err(barrier_error)
+        Ok(self.server.replica.read_barrier(self.deadline).await?)
     }
 }
 
-/// Of requests that were to wait for a quorum.
-pub fn barrier_error(error: BarrierError) -> ApiError {
-    match error {
-        BarrierError::Timeout => ApiError::timeout(TIMED_OUT),
-        BarrierError::Overloaded => ApiError::too_many_requests(TOO_MANY, 1),
-        BarrierError::Stopped => ApiError::unavailable(error.to_string()),
+impl From<BarrierError> for ApiError {
+    fn from(error: BarrierError) -> ApiError {
+        match error {
+            BarrierError::Timeout => ApiError::timeout(TIMED_OUT),
+            BarrierError::NoQuorum => ApiError::unavailable(error.to_string()).retry_after(1),
+            BarrierError::Overloaded => ApiError::too_many_requests(TOO_MANY, 1),
+            BarrierError::Stopped => ApiError::unavailable(error.to_string()),
+        }
     }
 }
 
