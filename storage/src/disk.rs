@@ -191,10 +191,15 @@ impl Disk {
             batch.delete_range_cf(family, &dedup_key(*client, 0)[..], &dedup_key(client.saturating_add(1), 0)[..]);
         }
         for (client, from, to) in &changes.dedup.swept {
-            batch.delete_range_cf(family, &dedup_key(*client, from + 1)[..], &dedup_key(*client, *to)[..]);
+            // Row 0 is its head.
+            batch.delete_range_cf(family, &dedup_key(*client, (*from).max(1))[..], &dedup_key(*client, *to)[..]);
         }
+        let floor = |client: &u64| state.dedup.clients.get(client).map_or(u64::MAX, |client| client.head.floor);
         for (client, sequence, outcome) in &changes.dedup.outcomes {
-            self.put(batch, outcome_row(*client, *sequence, *outcome)?);
+            // What is settled by now may have been swept already.
+            if *sequence >= floor(client) {
+                self.put(batch, outcome_row(*client, *sequence, *outcome)?);
+            }
         }
         for id in &changes.dedup.touched {
             if let Some(client) = state.dedup.clients.get(id) {

@@ -17,6 +17,7 @@ mod snapshot;
 mod state;
 mod store;
 mod stored;
+mod survey;
 mod view;
 
 pub use archive::{Archive, ArchiveError, Beginning, SnapshotHeader, check_archive, restore_archive};
@@ -28,7 +29,8 @@ pub use meter::{DatabaseStats, Meter};
 pub use record::Record;
 pub use snapshot::{Export, Ready, SnapshotError, Staged};
 pub use state::HistoryBound;
-pub use store::{Fatal, OpenError, Options, Stats, Store, Survey, TableStats};
+pub use store::{Fatal, OpenError, Options, Stats, Store, TableStats, Witness};
+pub use survey::Survey;
 pub use view::View;
 
 /// Counts successful transactions; 0 is the empty store.

@@ -10,7 +10,7 @@ use imbl::{OrdMap, OrdSet};
 use crate::dedup::{Dedup, DedupChanges};
 use crate::event::{Event, History};
 use crate::key::table_of;
-use crate::{Command, Condition, Key, LogPosition, Outcome, Proposal, Record, Revision, Transaction, Write};
+use crate::{Command, Condition, Key, LogPosition, Outcome, Proposal, Record, Revision, Transaction, Witness, Write};
 
 pub(crate) type Rows = OrdMap<Key, Arc<Record>>;
 
@@ -61,8 +61,8 @@ pub(crate) struct State {
 #[derive(Debug, Default)]
 pub(crate) struct Changes {
     pub(crate) events: Vec<Arc<Event>>,
-    /// The state's hash at each revision that was made, in order.
-    pub(crate) hashes: Vec<u64>,
+    /// Of each revision that was made, in order.
+    pub(crate) witnesses: Vec<Witness>,
     pub(crate) dedup: DedupChanges,
     /// What was trimmed, kept so that it is dropped where nobody waits for it.
     pub(crate) trimmed: Option<Arc<History>>,
@@ -78,11 +78,15 @@ impl State {
         changes: &mut Changes,
     ) -> Vec<Outcome> {
         self.position = Some(position);
-        let outcomes = proposals.into_iter().map(|proposal| self.propose(proposal, changes)).collect();
-        if self.history.events.len() > bound.events || self.history_bytes > bound.bytes {
-            self.shrink(bound, changes);
-        }
-        outcomes
+        let one = |proposal| {
+            let outcome = self.propose(proposal, changes);
+            // After each, for what is applied at once differs between replicas.
+            if self.history.events.len() > bound.events || self.history_bytes > bound.bytes {
+                self.shrink(bound, changes);
+            }
+            outcome
+        };
+        proposals.into_iter().map(one).collect()
     }
 
     fn propose(&mut self, proposal: &Proposal, changes: &mut Changes) -> Outcome {
@@ -119,7 +123,7 @@ impl State {
         for write in writes.iter().enumerate().filter(|(i, _)| !overwritten.contains(i)).map(|(_, write)| write) {
             self.write(write, changes);
         }
-        changes.hashes.push(self.hash);
+        changes.witnesses.push(Witness { hash: self.hash, compacted: Some(self.compacted) });
         Outcome::Committed { revision: self.revision }
     }
 
@@ -241,7 +245,7 @@ impl State {
         }
     }
 
-    /// Brings the history a little below its bound, so that this isn't needed at every apply and never takes long.
+    /// Brings the history a little below its bound, so that this isn't needed at every command and never takes long.
     fn shrink(&mut self, bound: HistoryBound, changes: &mut Changes) {
         let (events, bytes) = (bound.events - bound.events / 128, bound.bytes - bound.bytes / 128);
         let (mut left, mut weight) = (self.history.events.len(), self.history_bytes);
