@@ -132,6 +132,78 @@ async fn a_flipped_byte_is_found_and_nothing_of_it_is_served() {
     assert!(found * 4 > tried * 3, "only {found} of {tried} were found");
 }
 
+/// The newest file of the log, which has what was written last.
+fn newest_wal(dir: &Path) -> PathBuf {
+    let wals = files(&dir.join("log")).into_iter().filter(|path| path.extension().is_some_and(|kind| kind == "log"));
+    wals.max().unwrap()
+}
+
+/// What a crash leaves of a write that was not synced is dropped, whatever it looks like; what was synced is not.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_torn_end_of_the_log_is_dropped_and_damage_before_it_is_refused() {
+    const SECTOR: usize = 512;
+    let dir = tempfile::tempdir().unwrap();
+    let (live, crashed) = (dir.path().join("live"), dir.path().join("crashed"));
+    let replica = filled(&live).await;
+    copy_dir(&live, &crashed);
+    let synced = std::fs::read(newest_wal(&crashed)).unwrap();
+    let noise: String = (0..9000u64).map(|n| format!("{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
+    replica.propose(put("b/1", &noise), soon()).await.unwrap();
+    std::fs::remove_dir_all(&crashed).unwrap();
+    copy_dir(&live, &crashed);
+    replica.shutdown().await;
+    let wal = newest_wal(&crashed);
+    let whole = std::fs::read(&wal).unwrap();
+    assert!(whole.starts_with(&synced) && whole.len() > synced.len() + 100_000, "{} {}", whole.len(), synced.len());
+
+    // A file of this length, of which so much was written.
+    let torn = |written: usize, length: usize| {
+        let mut file = whole[..written].to_vec();
+        file.resize(length, 0);
+        file
+    };
+    let flipped = |mut file: Vec<u8>, at: usize| {
+        file[at] ^= 0x10;
+        file
+    };
+    let in_last = (synced.len() + 50_000).next_multiple_of(SECTOR);
+    let zeroed = [&whole[..32 << 10], &vec![0; 32 << 10], &whole[64 << 10..]].concat();
+    for (what, file, keys) in [
+        ("cut short", torn(in_last, in_last), Some(0)),
+        ("cut short within a sector", torn(in_last + 77, in_last + 77), Some(0)),
+        ("not all of it written", torn(in_last, whole.len()), Some(0)),
+        ("longer than what was written", torn(in_last, in_last + 200_000), Some(0)),
+        ("nothing of it written", torn(synced.len(), whole.len()), Some(0)),
+        ("written, and longer", torn(whole.len(), whole.len() + 70_000), Some(1)),
+        ("damaged", flipped(whole.clone(), synced.len() / 2), None),
+        ("damaged in the last record", flipped(whole.clone(), in_last), None),
+        ("damaged and torn", flipped(torn(in_last, whole.len()), synced.len() / 2), None),
+        ("zeros within", zeroed, None),
+    ] {
+        let copy = dir.path().join("copy");
+        copy_dir(&crashed, &copy);
+        std::fs::write(copy.join(wal.strip_prefix(&crashed).unwrap()), file).unwrap();
+        assert_eq!(verify(&copy).unwrap().is_sound(), keys.is_some(), "{what}");
+        match (Replica::start(Config::new("n1", &copy)).await, keys) {
+            (Ok(replica), Some(keys)) => {
+                let view = replica.read_barrier(soon()).await.unwrap();
+                assert_eq!((view.count("a/"), view.count("b/")), (50, keys), "{what}");
+                assert!(view.get("a/49").unwrap().value.starts_with(b"299 "), "{what}");
+                replica.propose(put("c/1", "x"), soon()).await.unwrap();
+                replica.shutdown().await;
+                drop(replica);
+                let replica = run(&copy).await;
+                assert_eq!(replica.read_barrier(soon()).await.unwrap().count("c/"), 1, "{what}");
+                replica.shutdown().await;
+            }
+            (Err(error), None) => assert!(error.to_string().contains("is damaged"), "{what}: {error}"),
+            (Ok(_), None) => panic!("{what}: it runs"),
+            (Err(error), Some(_)) => panic!("{what}: {error}"),
+        }
+        std::fs::remove_dir_all(&copy).unwrap();
+    }
+}
+
 /// A small file system of its own; None where this user can't have one.
 struct Mount(PathBuf);
 

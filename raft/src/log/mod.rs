@@ -2,6 +2,7 @@
 //! once for everything that waits; what was written last is kept in memory, so that applying and replicating it reads
 //! nothing back.
 
+mod tail;
 mod writer;
 
 use std::collections::VecDeque;
@@ -22,8 +23,8 @@ use openraft::storage::{IOFlushed, LogState, RaftLogStorage};
 use openraft::{OptionalSend, RaftLogReader};
 use parking_lot::{Mutex, RwLock};
 use rocksdb::{
-    BlockBasedOptions, Cache, DB, DBCompressionType, DBRecoveryMode, DEFAULT_COLUMN_FAMILY_NAME, Direction,
-    IteratorMode, LogLevel, ReadOptions, WriteBatch, WriteOptions,
+    BlockBasedOptions, Cache, DB, DBCompressionType, DEFAULT_COLUMN_FAMILY_NAME, Direction, IteratorMode, LogLevel,
+    ReadOptions, WriteBatch, WriteOptions,
 };
 use serde::de::DeserializeOwned;
 
@@ -91,7 +92,7 @@ struct Sizes {
 impl Log {
     /// Reads and checks the whole log.
     pub(crate) fn open(path: &Path, memory_budget: usize, metrics: Metrics) -> Result<Log, StartError> {
-        let mut options = options(memory_budget);
+        let mut options = options(path, memory_budget)?;
         let meter = Meter::of(&mut options);
         let db = Arc::new(open_db(path, &options)?);
         let mut tail = Tail::default();
@@ -122,6 +123,10 @@ impl Log {
     /// Nothing was ever written here.
     pub(crate) fn is_pristine(&self) -> bool {
         self.0.tail.read().last.is_none() && self.0.vote.lock().is_none()
+    }
+
+    pub(crate) fn has_voted(&self) -> bool {
+        self.0.vote.lock().is_some()
     }
 
     pub(crate) fn last(&self) -> Option<LogId> {
@@ -345,7 +350,7 @@ pub(crate) fn note<T: DeserializeOwned>(db: &DB, key: &[u8]) -> Result<Option<T>
 
 /// Reads a log without changing anything.
 pub(crate) fn open_read_only(path: &Path) -> Result<DB, StartError> {
-    DB::open_for_read_only(&options(MEMORY), path, false).map_err(|error| broken(path, error))
+    DB::open_for_read_only(&options(path, MEMORY)?, path, false).map_err(|error| broken(path, error))
 }
 
 /// Makes the log of a replica that begins with a state and no entries.
@@ -361,7 +366,7 @@ pub(crate) fn begin(path: &Path, identity: &Identity, vote: &Vote, purged: LogPo
     ];
     let mut batch = WriteBatch::default();
     rows.iter().for_each(|(key, row)| batch.put(key, row));
-    open_db(path, &options(MEMORY))?.write_opt(batch, &write_options(true)).map_err(|error| broken(path, error))
+    open_db(path, &options(path, MEMORY)?)?.write_opt(batch, &write_options(true)).map_err(|error| broken(path, error))
 }
 
 /// Gives a log to a replica that goes on alone, with the entries that make it so. Where the state is ahead of the log, the
@@ -388,7 +393,7 @@ pub(crate) fn take_over(
     // What the old cluster said of this replica.
     batch.delete(REMOVED);
     batch.delete(DIVERGENCE);
-    open_db(path, &options(MEMORY))?.write_opt(batch, &write_options(true)).map_err(|error| broken(path, error))
+    open_db(path, &options(path, MEMORY)?)?.write_opt(batch, &write_options(true)).map_err(|error| broken(path, error))
 }
 
 impl Tail {
@@ -626,15 +631,14 @@ fn broken(path: &Path, error: rocksdb::Error) -> StartError {
     }
 }
 
-fn options(memory_budget: usize) -> rocksdb::Options {
+fn options(path: &Path, memory_budget: usize) -> Result<rocksdb::Options, StartError> {
     let mut table = BlockBasedOptions::default();
     table.set_block_cache(&Cache::new_lru_cache(memory_budget / 8));
     table.set_format_version(5);
     let mut options = rocksdb::Options::default();
     options.create_if_missing(true);
     options.set_block_based_table_factory(&table);
-    // Whatever follows a gap in the synced part must not be dropped in silence; only a torn end is a crash's doing.
-    options.set_wal_recovery_mode(DBRecoveryMode::TolerateCorruptedTailRecords);
+    options.set_wal_recovery_mode(tail::recovery_mode(path)?);
     // One that is written to and one that is on its way to the disk.
     options.set_write_buffer_size(memory_budget * 7 / 16);
     options.set_max_write_buffer_number(2);
@@ -646,5 +650,5 @@ fn options(memory_budget: usize) -> rocksdb::Options {
     options.set_log_level(LogLevel::Warn);
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
-    options
+    Ok(options)
 }
