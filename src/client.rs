@@ -25,18 +25,24 @@ use crate::object::Fields;
 /// The one that a flag names, or else $KUBECONFIG's, or else ~/.kube/config.
 pub fn kubeconfig(flag: Option<PathBuf>) -> anyhow::Result<Kubeconfig> {
     let path = match flag {
-        Some(path) => path,
-        None => default_kubeconfig().context("--kubeconfig: there is no kubeconfig; name one, or set KUBECONFIG")?,
+        Some(path) => return Kubeconfig::read(&path).context("--kubeconfig"),
+        None => default_kubeconfig()?,
     };
     Ok(Kubeconfig::read(&path)?)
 }
 
-fn default_kubeconfig() -> Option<PathBuf> {
+fn default_kubeconfig() -> anyhow::Result<PathBuf> {
     let listed = std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty());
-    match listed {
-        Some(value) => std::env::split_paths(&value).find(|path| path.exists()),
-        None => std::env::home_dir().map(|home| home.join(".kube/config")).filter(|path| path.exists()),
-    }
+    let (found, looked) = match &listed {
+        Some(value) => {
+            (std::env::split_paths(value).find(|path| path.exists()), format!("KUBECONFIG={}", value.display()))
+        }
+        None => {
+            let path = std::env::home_dir().map(|home| home.join(".kube/config"));
+            (path.filter(|path| path.exists()), "KUBECONFIG is not set, and there is no ~/.kube/config".to_owned())
+        }
+    };
+    found.with_context(|| format!("--kubeconfig: there is no kubeconfig ({looked}); name one"))
 }
 
 /// An answer that is no success.
@@ -57,7 +63,19 @@ pub async fn send(
     let uri: http::Uri = kubeconfig.server.parse().context("the server's URL")?;
     let host = uri.host().context("the server's URL names no host")?.trim_matches(['[', ']']).to_owned();
     let (name, token) = (ServerName::try_from(host)?, kubeconfig.token.as_deref());
-    exchange(&kubeconfig.server, tls(kubeconfig)?, name, method, path, token, body).await
+    let sent = exchange(&kubeconfig.server, tls(kubeconfig)?, name, method, path, token, body).await;
+    sent.map_err(|error| match tls_error(&error) {
+        Some(rustls::Error::InvalidCertificate(_)) => error.context(
+            "the server shows a certificate that the kubeconfig's certificate-authority does not vouch for; take the \
+             kubeconfig of this cluster (admin.kubeconfig in --data-dir, or in --pki-dir)",
+        ),
+        _ => error,
+    })
+}
+
+/// Why TLS failed, where it did: it hides in an I/O error, which doesn't name it as its source.
+pub fn tls_error(error: &anyhow::Error) -> Option<&rustls::Error> {
+    error.chain().find_map(|cause| cause.downcast_ref::<std::io::Error>()?.get_ref()?.downcast_ref())
 }
 
 /// Sends a request to a server that shows a certificate for `name`.

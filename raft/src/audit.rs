@@ -2,12 +2,15 @@
 //! that it has itself, and judges nobody but itself: one that most of the members contradict has diverged. It says so,
 //! writes it down, gives up the leadership and does not stand for election. Its log is as good as before, so it goes on
 //! keeping and voting for it; what its state shows is for nobody to see, until a snapshot replaces it.
+//!
+//! They compare as well from which revision on they retain the history. There a difference only sounds the alarm: what is
+//! shown is right, and the next compaction brings them together.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use kontiki_storage::{Revision, Store, codec};
+use kontiki_storage::{Revision, Store, Witness, codec};
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use serde::{Deserialize, Serialize};
@@ -80,12 +83,19 @@ impl Audit {
             ticks.tick().await;
             let diverged = self.standing.has_diverged();
             self.route.raft.runtime_config().elect(!diverged);
-            let (revision, hash) = self.store.state_hash();
-            let others = self.route.peers.state_hashes(revision, self.every).await;
-            if others.is_empty() {
+            let revision = self.store.applied_revision();
+            let Some(own) = self.store.witness_at(revision) else { continue };
+            let witnesses = self.route.peers.witnesses(revision, self.every).await;
+            if witnesses.is_empty() {
                 continue;
             }
             self.route.metrics.state_comparisons.inc();
+            if let Some((compacted, other)) = retains_otherwise(&own, witnesses.values()) {
+                self.route.metrics.state_mismatches.inc();
+                tracing::error!(revision, compacted, other, "replicas differ in the history that they retain");
+            }
+            let hash = own.hash;
+            let others: BTreeMap<_, _> = witnesses.into_iter().map(|(id, witness)| (id, witness.hash)).collect();
             let members = self.route.raft.metrics().borrow_watched().membership_config.nodes().count();
             let hashes: Vec<_> = others.values().copied().collect();
             match judge(hash, &hashes, members) {
@@ -129,6 +139,12 @@ impl Audit {
     }
 }
 
+/// What this replica and another had compacted, as far as both know.
+fn retains_otherwise<'a>(own: &Witness, others: impl IntoIterator<Item = &'a Witness>) -> Option<(Revision, Revision)> {
+    let own = own.compacted?;
+    others.into_iter().filter_map(|other| other.compacted).find(|other| *other != own).map(|other| (own, other))
+}
+
 #[derive(Debug, PartialEq, Eq)]
 enum Verdict {
     Agreed,
@@ -168,5 +184,16 @@ mod tests {
         ] {
             assert_eq!(judge(mine, others, members), expected, "{mine} {others:?} {members}");
         }
+    }
+
+    #[test]
+    fn who_does_not_know_what_was_retained_differs_from_nobody() {
+        let witness = |compacted| Witness { hash: 1, compacted };
+        let differs = |own, others: &[_]| {
+            retains_otherwise(&witness(own), &others.iter().copied().map(witness).collect::<Vec<_>>())
+        };
+        assert_eq!(differs(Some(5), &[Some(5), None]), None);
+        assert_eq!(differs(Some(5), &[None, Some(5), Some(7)]), Some((5, 7)));
+        assert_eq!(differs(None, &[Some(7)]), None);
     }
 }

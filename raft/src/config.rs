@@ -164,6 +164,8 @@ pub enum StartError {
     Config(String),
     #[error("{path}: {source}", path = path.display())]
     Io { path: PathBuf, source: io::Error },
+    #[error("{path}: a replica runs on this data directory: stop it first", path = path.display())]
+    Busy { path: PathBuf },
     #[error("{path}: {detail}", path = path.display())]
     Database { path: PathBuf, detail: String },
     #[error(

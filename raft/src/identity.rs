@@ -105,7 +105,7 @@ pub(crate) fn read(config: &Config, founders: &Founders, log: &Log) -> Result<Op
     let path = &config.data_dir;
     let Some(identity) = log.row::<Identity>(IDENTITY, "the replica's identity")? else { return Ok(None) };
     if identity.name != config.name {
-        let detail = format!("this is the data directory of replica {}, not of {}", identity.name, config.name);
+        let detail = format!("this is the data directory of replica {0}: start it with --name {0}", identity.name);
         return Err(StartError::Foreign { path: path.clone(), detail });
     }
     if config.invitation.is_some() && identity.cluster != founders.cluster {

@@ -19,7 +19,7 @@ use crate::types::{
     Batch, LeaderId, LogId, Member, NodeId, Payload, SnapshotMeta, StoredMembership, TypeConfig, log_id, position,
 };
 
-/// Consecutive entries are applied as one batch on disk and one view, up to this many bytes of proposals.
+/// Consecutive entries are applied as one batch on disk and one view, up to this many bytes of proposals, unpacked.
 const AT_ONCE: usize = 4 << 20;
 /// How often the state is tried to be written after the disk was full.
 const AGAIN: Duration = Duration::from_secs(2);
@@ -103,7 +103,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
             let (entry, responder) = item?;
             match entry.payload {
                 Payload::Normal(batch) => {
-                    run.bytes += batch.weight();
+                    run.bytes += batch.unpacked();
                     run.entries.push((Some(batch), responder));
                 }
                 Payload::Blank => run.entries.push((None, responder)),

@@ -13,9 +13,9 @@ use crate::audit::Divergence;
 use crate::config::StartError;
 use crate::format::decode_membership;
 use crate::identity::{Identity, node_id};
+use crate::lock::idle;
 use crate::log::{self, DIVERGENCE, IDENTITY};
 use crate::types::{Batch, Entry, LeaderId, LogId, Member, Membership, NodeId, Payload, StoredMembership, Vote};
-use crate::verify::idle;
 
 /// A replica that doesn't run, as its data directory shows it.
 #[derive(Debug, Clone)]
@@ -41,7 +41,7 @@ impl Survivor {
         if !log_dir.exists() {
             return Err(foreign("this is no data directory of a replica: it has no log"));
         }
-        idle(log_dir.join("LOCK"))?;
+        idle(data_dir)?;
         let unreadable = |what: &str| {
             let what = what.to_owned();
             move |error| StartError::unreadable(data_dir, what, error)

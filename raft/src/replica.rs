@@ -14,11 +14,11 @@ use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, sleep, timeout};
+use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
 
 use crate::audit::{Audit, Divergence, Standing};
 use crate::barrier::{Barrier, BarrierError};
-use crate::config::{Config, Limits, Reads, StartError};
+use crate::config::{Config, Limits, StartError};
 use crate::format::decode_membership;
 use crate::host::{self, watch};
 use crate::identity::{self, Founders, Identity, Invitation};
@@ -159,6 +159,7 @@ impl Replica {
     }
 
     pub(crate) async fn start_on(config: Config, transport: Arc<dyn Transport>) -> Result<Replica, StartError> {
+        let begun = Instant::now();
         let founders = Founders::of(&config)?;
         let metrics = Metrics::new().map_err(|error| StartError::Config(error.to_string()))?;
         let (log, store) = open(&config, metrics.clone()).await?;
@@ -218,9 +219,10 @@ impl Replica {
         let standing = Standing::read(&log)?;
         let machine = Machine::new(store.clone(), log.clone(), applied, standing.clone(), metrics.clone());
         let network = Network::new(peers.clone());
-        if config.reads == Reads::Lease {
-            // What this replica promised a leader before it stopped, it doesn't know any more.
-            sleep(config.timing.election_max).await;
+        if config.peer_listen.is_some() && log.has_voted() {
+            // What this replica promised a leader before it stopped, it doesn't know any more, nor whether that leader counts
+            // on it, which is up to its flags.
+            sleep_until(begun + config.timing.election_max).await;
         }
         let raft = openraft::Raft::new(identity.node, raft_config(&config)?, network, log.clone(), machine).await;
         let raft: Raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;

@@ -98,6 +98,14 @@ impl Batch {
         self.0.weight
     }
 
+    /// How long its proposals are, unpacked.
+    pub(crate) fn unpacked(&self) -> usize {
+        match self.0.bytes.split_first() {
+            Some((&PACKED, rest)) => rest.first_chunk::<4>().map_or(0, |length| u32::from_le_bytes(*length) as usize),
+            _ => self.0.bytes.len(),
+        }
+    }
+
     pub(crate) fn proposals(&self) -> Result<Cow<'_, [Proposal]>, CodecError> {
         match &self.0.proposals {
             Some(proposals) => Ok(Cow::Borrowed(proposals)),
@@ -174,6 +182,9 @@ mod tests {
     fn what_is_alike_takes_little() {
         let batch = Batch::new(proposals(&vec![b"the same words in each of them ".repeat(10); 50])).unwrap();
         assert!(batch.bytes().len() < 50 * 310 / 10, "{}", batch.bytes().len());
+        // What is applied at once is bounded by what it becomes.
+        let stored = Batch::stored(batch.bytes().clone());
+        assert_eq!(stored.unpacked(), codec::encode(&*batch.proposals().unwrap()).unwrap().len());
     }
 
     proptest! {

@@ -1,15 +1,13 @@
 //! Everything that a data directory holds, read and checked while no replica runs on it.
 
-use std::fs::File;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use kontiki_storage::{Store, Survey, codec};
-use rustix::fs::{FlockOperation, fcntl_lock};
-use rustix::io::Errno;
 
 use crate::config::StartError;
 use crate::format::decode_membership;
 use crate::identity::Identity;
+use crate::lock::idle;
 use crate::log::{self, IDENTITY, Notes};
 use crate::types::{LogId, Payload};
 
@@ -54,7 +52,7 @@ pub fn verify(data_dir: &Path) -> Result<Verified, StartError> {
         let detail = "this is no data directory of a replica: it has neither a log nor a state".into();
         return Err(StartError::Foreign { path: data_dir.to_owned(), detail });
     }
-    idle(log_dir.join("LOCK"))?;
+    idle(data_dir)?;
     let mut verified = Verified::default();
     let notes = match read_log(&log_dir, &mut verified) {
         Ok(notes) => Some(notes),
@@ -71,18 +69,6 @@ pub fn verify(data_dir: &Path) -> Result<Verified, StartError> {
         compare(&notes, last, &mut verified);
     }
     Ok(verified)
-}
-
-/// RocksDB locks what it has open for writing.
-pub(crate) fn idle(lock: PathBuf) -> Result<(), StartError> {
-    let Ok(file) = File::options().write(true).open(&lock) else { return Ok(()) };
-    match fcntl_lock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Err(Errno::AGAIN | Errno::ACCESS) => {
-            let detail = "a replica runs on this data directory: stop it first".into();
-            Err(StartError::Database { path: lock, detail })
-        }
-        _ => Ok(()),
-    }
 }
 
 /// What the log notes, and its last entry.

@@ -1,7 +1,6 @@
 //! What an earlier release has left on a disk is read by this one, and its replica runs beside current ones.
 //!
-//! `fixtures/format-N` is the data directory of a replica that was killed; N is the format that it was written in. The one
-//! for the current format is made by the test that is ignored: `cargo test -p kontiki-raft --test upgrade -- --ignored`.
+//! `fixtures/README.md` says what there is, and how it was made.
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
@@ -10,50 +9,14 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use bytes::Bytes;
 use common::{Cluster, copy_dir, put, soon};
 use kontiki_raft::{Config, LEVEL, Limits, Replica, StartError, verify};
 use kontiki_storage::codec::FORMAT;
-use kontiki_storage::{Transaction, Write};
 
 const KEYS: usize = 40;
 
 fn fixture(format: u8) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/fixtures/format-{format}"))
-}
-
-#[tokio::test(flavor = "multi_thread")]
-#[ignore = "makes the fixture of the current format; commit what it makes once a release writes it"]
-async fn make_the_fixture() {
-    let limits = Limits { checkpoint_entries: 60, trailing_entries: 20, ..Limits::default() };
-    let mut cluster = Cluster::found(&["n1"], limits).await;
-    let replica = cluster.nodes[0].replica();
-    for n in 0..3 * KEYS {
-        replica.propose(put(&format!("a/{:02}", n % KEYS), &format!("value {n}")), soon()).await.unwrap();
-    }
-    replica.compact(30, soon()).await.unwrap();
-    tokio::time::sleep(Duration::from_secs(2)).await;
-    // These come after the last checkpoint.
-    let key = |n: usize| format!("a/{n:02}").into();
-    let delete = Transaction { conditions: vec![], writes: vec![Write::Delete { key: key(0) }] };
-    replica.propose(delete, soon()).await.unwrap();
-    let value = Bytes::from_static(b"{\"resourceVersion\":\"\"}");
-    let write = Write::Put { key: key(1), value, revision_at: Some(20), expires_at: Some(4_000_000_000) };
-    replica.propose(Transaction { conditions: vec![], writes: vec![write] }, soon()).await.unwrap();
-    drop(replica);
-    cluster.nodes[0].crash();
-    tokio::time::sleep(Duration::from_secs(1)).await;
-    let to = fixture(FORMAT);
-    let _ = std::fs::remove_dir_all(&to);
-    copy_dir(&cluster.path(0), &to);
-    for file in ["log", "state/state-1"].into_iter().flat_map(|part| std::fs::read_dir(to.join(part)).unwrap()) {
-        let path = file.unwrap().path();
-        let name = path.file_name().unwrap().to_str().unwrap();
-        // RocksDB's notes to people, which it makes again.
-        if name.starts_with("LOG") || name.starts_with("OPTIONS") || name == "LOCK" {
-            std::fs::remove_file(path).unwrap();
-        }
-    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -9,7 +9,7 @@ use http::Method;
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
 use serde_json::Value;
 
-use super::table;
+use super::{duration, table};
 use crate::client::{self, Failed};
 use crate::object::Fields;
 use crate::serve::{LEADER, MEMBERS, TOKENS};
@@ -82,8 +82,8 @@ enum Token {
 #[derive(Args)]
 struct Create {
     /// How long it is good for
-    #[arg(long, value_name = "duration", default_value = "24h")]
-    ttl: String,
+    #[arg(long, value_name = "duration", default_value = "24h", value_parser = lifetime)]
+    ttl: Duration,
     #[command(flatten)]
     common: Common,
 }
@@ -125,6 +125,11 @@ impl Common {
     }
 }
 
+fn lifetime(text: &str) -> Result<Duration, String> {
+    let lifetime = duration(text)?;
+    if lifetime.as_secs() > 0 { Ok(lifetime) } else { Err("a token lives for a second at least".into()) }
+}
+
 fn escaped(text: &str) -> String {
     utf8_percent_encode(text, NON_ALPHANUMERIC).to_string()
 }
@@ -157,7 +162,7 @@ pub fn run_leader(command: LeaderCommand) -> anyhow::Result<()> {
 
 pub fn run_token(command: TokenCommand) -> anyhow::Result<()> {
     let Token::Create(Create { ttl, common }) = command.command;
-    common.run(Method::POST, &format!("{TOKENS}?ttl={}", escaped(&ttl)), |answer| {
+    common.run(Method::POST, &format!("{TOKENS}?ttl={}s", ttl.as_secs()), |answer| {
         let (token, server) = (answer.text_at(&["token"]), answer.text_at(&["server"]));
         format!(
             "{token}\n\nGood until {}. On the machine of the new replica:\n\n  \

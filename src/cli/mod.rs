@@ -13,16 +13,19 @@ mod verify;
 mod version;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use serve::{AuthorizationMode, ServeFlags, TlsVersion};
 
+use crate::time::parse_duration;
+
 /// A Kubernetes API server whose replicas are their own consensus store.
 #[derive(Parser)]
 #[command(
     name = "kontiki",
-    disable_version_flag = true,
+    version = version::LINE.as_str(),
     subcommand_required = true,
     arg_required_else_help = true,
     after_help = "Examples:\n  \
@@ -97,10 +100,25 @@ pub fn run() -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            eprintln!("error: {}", told(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error and its causes, each once: some of them quote theirs.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        _ if told.ends_with(&cause) => told,
+        _ => format!("{told}: {cause}"),
+    })
+}
+
+/// A flag's value that is a duration.
+fn duration(text: &str) -> Result<Duration, String> {
+    let nanos = parse_duration(text).map_err(|_| "a duration is written like 90s, 5m or 1h30m".to_owned())?;
+    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| "a duration can't be negative".to_owned())
 }
 
 /// Rows in columns, as kubectl prints them.

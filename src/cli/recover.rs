@@ -4,7 +4,7 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use kontiki_raft::Survivor;
 
@@ -46,7 +46,7 @@ pub struct RecoverFlags {
 }
 
 pub fn run(flags: RecoverFlags) -> anyhow::Result<()> {
-    let survivor = Survivor::read(&flags.data_dir)?;
+    let survivor = Survivor::read(&flags.data_dir).context("--data-dir")?;
     let (name, quorum) = (survivor.name().to_owned(), survivor.quorum_with());
     let mut answering = 0;
     for other in &survivor.others {

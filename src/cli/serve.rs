@@ -9,10 +9,10 @@ use clap::{ArgAction, Args, ValueEnum};
 use ipnet::IpNet;
 use tracing_subscriber::EnvFilter;
 
+use super::duration;
 use crate::config::Config;
 use crate::join::Token;
 use crate::quantity::Quantity;
-use crate::time::parse_duration;
 
 #[derive(Args)]
 #[command(after_help = "Examples:\n  \
@@ -190,11 +190,6 @@ pub enum TlsVersion {
 pub enum LogFormat {
     Text,
     Json,
-}
-
-fn duration(text: &str) -> Result<Duration, String> {
-    let nanos = parse_duration(text).map_err(|_| "a duration is written like 90s, 5m or 1h30m".to_owned())?;
-    u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| "a duration can't be negative".to_owned())
 }
 
 fn bytes(text: &str) -> Result<usize, String> {

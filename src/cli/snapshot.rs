@@ -138,7 +138,7 @@ pub fn run(command: SnapshotCommand) -> anyhow::Result<()> {
 }
 
 fn check(file: &Path) -> anyhow::Result<SnapshotHeader> {
-    check_archive(file).with_context(|| format!("the snapshot {}", file.display()))
+    check_archive(file).with_context(|| file.display().to_string())
 }
 
 /// To a file beside the one that is asked for, which takes its name once it is whole, checked and durable.

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use anyhow::bail;
+use anyhow::{Context, bail};
 use clap::Args;
 use kontiki_raft::{Verified, verify};
 
@@ -17,7 +17,7 @@ pub struct VerifyFlags {
 }
 
 pub fn run(flags: VerifyFlags) -> anyhow::Result<()> {
-    let verified = verify(&flags.data_dir)?;
+    let verified = verify(&flags.data_dir).context("--data-dir")?;
     print!("{}", lines(&verified));
     for defect in &verified.defects {
         eprintln!("defect: {defect}");

@@ -1,5 +1,7 @@
 //! `kontiki version`.
 
+use std::sync::LazyLock;
+
 use clap::{Args, ValueEnum};
 
 use crate::discovery::documents;
@@ -18,9 +20,12 @@ enum Output {
     Json,
 }
 
+/// `kontiki --version` says it too.
+pub static LINE: LazyLock<String> = LazyLock::new(|| format!("{} (Kubernetes {})", version::OWN, version::GIT));
+
 pub fn run(flags: VersionFlags) -> anyhow::Result<()> {
     match flags.output {
-        None => println!("kontiki {} (Kubernetes {})", version::OWN, version::GIT),
+        None => println!("kontiki {}", *LINE),
         Some(Output::Json) => {
             let version = serde_json::json!({ "kontiki": version::OWN, "kubernetes": documents::version() });
             println!("{}", serde_json::to_string_pretty(&version)?);

@@ -194,7 +194,7 @@ async fn ask_once(join: &Join, request: &Request) -> anyhow::Result<Welcome> {
     let (token, body) = (join.token.to_string(), serde_json::to_vec(request)?);
     let asked = client::exchange(&join.url, pinned, name, Method::POST, JOIN, Some(&token), body).await;
     let response = match asked {
-        Err(error) if error.root_cause().is::<rustls::Error>() => {
+        Err(error) if client::tls_error(&error).is_some() => {
             let text = "the server shows a certificate that the cluster's authority has not signed: join through a \
                         replica that serves without --tls-cert-file";
             return Err(Untrusted(format!("{text} ({})", error.root_cause())).into());

@@ -10,13 +10,13 @@ mod paths;
 mod tls;
 
 use std::convert::Infallible;
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::Context;
 use arc_swap::ArcSwap;
-use kontiki_raft::{BarrierError, PeerTls, Reads, Replica, TransferError};
+use kontiki_raft::{BarrierError, PeerTls, Reads, Replica, StartError, TransferError, lock};
 use rustls::ServerConfig;
 use rustls::sign::CertifiedKey;
 use tokio::net::TcpListener;
@@ -57,6 +57,7 @@ const AGAIN: Duration = Duration::from_millis(500);
 pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
+    let _lock = lock(&config.data_dir).map_err(|error| no_directory(&config, error))?;
     let joining = join::begin(&config).await?;
     let pki = Pki::ensure(&config)?;
     let authenticator = Authenticator::new(
@@ -74,7 +75,7 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     // Before the state is opened, which takes longer than to see that somebody else listens there.
     let listener = bind(config.listen)?;
     let replica =
-        Replica::start(raft_config(&config, &pki, joining.as_ref())).await.context("the replica can't start")?;
+        Replica::start(raft_config(&config, &pki, joining.as_ref())).await.map_err(|error| no_start(&config, error))?;
     replica.register_metrics(&METRICS.registry)?;
 
     let address = SocketAddr::new(config.advertise, config.listen.port());
@@ -298,23 +299,43 @@ impl Pki {
 }
 
 fn bind(address: SocketAddr) -> Result<TcpListener, ConfigError> {
-    listen::bind(address).map_err(|e| match e.kind() {
-        std::io::ErrorKind::AddrInUse => ConfigError {
-            flag: "--secure-port",
-            problem: format!("something else listens on {address}"),
-            fix: "stop it, or choose another port".into(),
-        },
-        std::io::ErrorKind::PermissionDenied => ConfigError {
-            flag: "--secure-port",
-            problem: format!("this user may not listen on {address}"),
-            fix: "choose a port from 1024 on".into(),
-        },
-        _ => ConfigError {
-            flag: "--bind-address",
-            problem: format!("{address}: {e}"),
-            fix: "choose an address of this machine".into(),
-        },
-    })
+    listen::bind(address).map_err(|error| no_listener("--secure-port", "--bind-address", address, &error))
+}
+
+/// The flags are those that say the port and the address.
+fn no_listener(port: &'static str, host: &'static str, address: SocketAddr, error: &io::Error) -> ConfigError {
+    let (flag, problem, fix) = match error.kind() {
+        io::ErrorKind::AddrInUse => {
+            (port, format!("something else listens on {address}"), "stop it, or choose another port")
+        }
+        io::ErrorKind::PermissionDenied => {
+            (port, format!("this user may not listen on {address}"), "choose a port from 1024 on")
+        }
+        _ => (host, format!("{address}: {error}"), "choose an address of this machine"),
+    };
+    ConfigError { flag, problem, fix: fix.into() }
+}
+
+fn no_directory(config: &Config, error: StartError) -> ConfigError {
+    let path = config.data_dir.display();
+    let (problem, fix) = match error {
+        StartError::Busy { .. } => (format!("a replica runs on {path}"), "stop it first"),
+        StartError::Io { source, .. } => {
+            (format!("{path} can't be made or written: {source}"), "name a directory that this user may write to")
+        }
+        error => (error.to_string(), "name another directory"),
+    };
+    ConfigError { flag: "--data-dir", problem, fix: fix.into() }
+}
+
+fn no_start(config: &Config, error: StartError) -> anyhow::Error {
+    match error {
+        StartError::Listen { address, source } => {
+            let flag = if config.cluster.peer_bind.is_some() { "--peer-bind-address" } else { "--peer-address" };
+            no_listener(flag, flag, address, &source).into()
+        }
+        error => anyhow::Error::new(error).context("the replica can't start"),
+    }
 }
 
 fn raft_config(config: &Config, pki: &Pki, joining: Option<&Joining>) -> kontiki_raft::Config {

@@ -30,8 +30,8 @@ pub(super) const TRANSFER: &str = "/transfer-leader";
 pub(crate) const PROPOSE: &str = "/propose";
 pub(super) const READ_INDEX: &str = "/read-index";
 pub(super) const STATUS: &str = "/status";
-/// A revision; the answer is the hash of the state there, if it is known.
-pub(super) const STATE_HASH: &str = "/state-hash";
+/// A revision; the answer is its witness, if it is known.
+pub(super) const WITNESS: &str = "/witness";
 /// Whether a replica would lead; it is asked before it is handed the leadership.
 pub(super) const CAN_LEAD: &str = "/can-lead";
 pub(super) const MANAGE: &str = "/manage";

@@ -16,7 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use kontiki_storage::{Revision, Store, codec};
+use kontiki_storage::{Revision, Store, Witness, codec};
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use self::link::Link;
 #[cfg(not(test))]
 use self::message::PROPOSE;
-use self::message::{CAN_LEAD, DISMISS, Hello, MANAGE, ProposeAnswer, READ_INDEX, STATE_HASH, STATUS};
+use self::message::{CAN_LEAD, DISMISS, Hello, MANAGE, ProposeAnswer, READ_INDEX, STATUS, WITNESS};
 pub(crate) use self::transport::PeerError;
 use crate::host::watch;
 use crate::identity::Identity;
@@ -289,12 +289,12 @@ impl Peers {
         join_all(ask).await
     }
 
-    /// The hashes of the others' states at the revision, from those that know it.
-    pub(crate) async fn state_hashes(&self, revision: Revision, within: Duration) -> BTreeMap<NodeId, u64> {
+    /// What the others say of the revision, those that know it.
+    pub(crate) async fn witnesses(&self, revision: Revision, within: Duration) -> BTreeMap<NodeId, Witness> {
         let all: Vec<_> = self.0.all.read().values().cloned().collect();
         let ask = all.iter().map(|peer| async {
-            let hash = ask::<_, Option<u64>>(&peer.control, STATE_HASH, &revision, within).await.ok()??;
-            Some((peer.control.id, hash))
+            let witness = ask::<_, Option<Witness>>(&peer.control, WITNESS, &revision, within).await.ok()??;
+            Some((peer.control.id, witness))
         });
         join_all(ask).await.into_iter().flatten().collect()
     }

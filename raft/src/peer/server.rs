@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use http_body_util::{BodyExt, Limited, StreamBody};
 use hyper::body::Frame;
 use hyper::{Response, StatusCode};
-use kontiki_storage::{Ready, Revision, SnapshotError, Store, codec};
+use kontiki_storage::{Ready, Revision, SnapshotError, Store, Witness, codec};
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::storage::Snapshot;
 use serde::{Deserialize, Serialize};
@@ -18,8 +18,8 @@ use tokio::time::{Instant, timeout};
 
 use super::message::{
     APPEND, APPEND_STREAM, AppendAnswer, AppendCall, CAN_LEAD, DISMISS, FRAME, Frames, HELLO, Hello, MANAGE, PRE_VOTE,
-    PROPOSE, ProposeAnswer, READ_INDEX, SNAPSHOT, STATE_HASH, STATUS, StreamAnswer, TRANSFER, TransferAnswer,
-    TransferCall, VOTE, VoteAnswer, VoteCall, Welcome, frame,
+    PROPOSE, ProposeAnswer, READ_INDEX, SNAPSHOT, STATUS, StreamAnswer, TRANSFER, TransferAnswer, TransferCall, VOTE,
+    VoteAnswer, VoteCall, WITNESS, Welcome, frame,
 };
 use super::transport::{Body, full};
 use super::{Exclusion, Me, Peers, Refusal};
@@ -39,7 +39,7 @@ const REQUESTS: usize = 512;
 /// How long to make sure that a caller which isn't known is no member.
 const CERTAINTY: Duration = Duration::from_millis(700);
 const READ_INDEX_TIMEOUT: Duration = Duration::from_secs(5);
-const STATE_HASH_TIMEOUT: Duration = Duration::from_secs(2);
+const WITNESS_TIMEOUT: Duration = Duration::from_secs(2);
 
 /// What answers peers.
 pub(crate) struct Service {
@@ -163,7 +163,7 @@ impl Service {
             CAN_LEAD => encoded(&(!self.observer.has_diverged() && self.space.takes_entries())),
             PROPOSE => encoded(&self.propose(bytes).await?),
             READ_INDEX => encoded(&self.read_index().await),
-            STATE_HASH => encoded(&self.state_hash(decoded(&bytes)?).await),
+            WITNESS => encoded(&self.witness(decoded(&bytes)?).await),
             STATUS => encoded(&self.observer.status()),
             MANAGE => encoded(&self.manager.here(&decoded::<Operation>(&bytes)?).await),
             DISMISS => {
@@ -247,10 +247,10 @@ impl Service {
     }
 
     /// A replica that is a little behind catches up first.
-    async fn state_hash(&self, revision: Revision) -> Option<u64> {
+    async fn witness(&self, revision: Revision) -> Option<Witness> {
         // One that lags more than that has no answer.
-        let _ = timeout(STATE_HASH_TIMEOUT, self.barrier.reach(revision)).await;
-        self.store.hash_at(revision)
+        let _ = timeout(WITNESS_TIMEOUT, self.barrier.reach(revision)).await;
+        self.store.witness_at(revision)
     }
 
     /// Only a leader answers, so that no two replicas ask each other.

@@ -495,6 +495,12 @@ impl Cluster {
         over.into_iter().for_each(|(_, fault)| self.set(fault, false));
         self.network.weather(CALM);
         self.ambush = false;
+        // A disk that was to fail and has had nothing to write.
+        for node in &self.nodes {
+            if node.replica().is_some_and(|replica| replica.log().failure().borrow().is_none()) {
+                node.host.disk.fails.store(false, Ordering::Relaxed);
+            }
+        }
         let now = self.network.now();
         self.nodes.iter_mut().for_each(|node| node.wakes = node.wakes.min(now));
         self.network.note("healed");

@@ -21,6 +21,7 @@ pub(super) struct Witness {
     changes: BTreeMap<Revision, Vec<Change>>,
     values: HashMap<u64, Revision>,
     hashes: HashMap<Revision, u64>,
+    compacted: HashMap<Revision, Revision>,
     replicas: HashMap<usize, Seen>,
     /// How often each replica has ended.
     ends: HashMap<usize, u64>,
@@ -122,6 +123,11 @@ impl Witness {
         seen.revision = revision;
         if *self.hashes.entry(revision).or_insert(hash) != hash {
             return Err(format!("its state at revision {revision} is not that of the others"));
+        }
+        if let Some(compacted) = store.witness_at(revision).and_then(|witness| witness.compacted)
+            && *self.compacted.entry(revision).or_insert(compacted) != compacted
+        {
+            return Err(format!("at revision {revision} it retained {compacted} and later ones, others did not"));
         }
         let mut news: BTreeMap<Revision, Vec<Change>> = BTreeMap::new();
         loop {
