@@ -54,13 +54,15 @@ impl Standing {
 
     /// Nobody is shown anything from here on; a failure to write it down leaves it to be found again after a restart.
     pub(crate) async fn set(&self, divergence: Option<Divergence>) {
-        if self.divergence.send_replace(divergence) == divergence {
+        if *self.divergence.borrow() == divergence {
             return;
         }
-        let row = codec::seal(DIVERGENCE, &divergence).map_err(std::io::Error::other);
-        let written = match row {
-            Ok(row) => self.log.put(DIVERGENCE, row).await,
-            Err(error) => Err(error),
+        // On its way before anybody hears of it, who may stop this replica for that.
+        let writing = codec::seal(DIVERGENCE, &divergence).map(|row| self.log.put(DIVERGENCE, row));
+        self.divergence.send_replace(divergence);
+        let written = match writing {
+            Ok(writing) => writing.await,
+            Err(error) => Err(std::io::Error::other(error)),
         };
         if let Err(error) = written {
             tracing::warn!(%error, "whether this replica has diverged is not written down");

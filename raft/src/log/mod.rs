@@ -146,11 +146,11 @@ impl Log {
         Ok(Some(row))
     }
 
-    /// Writes a row and returns once it is durable.
-    pub(crate) async fn put(&self, key: &[u8], row: Vec<u8>) -> io::Result<()> {
+    /// Has a row written, in its turn; what is returned waits until it is durable.
+    pub(crate) fn put(&self, key: &[u8], row: Vec<u8>) -> impl Future<Output = io::Result<()>> + use<> {
         let (done, wait) = Done::reply();
         self.0.writer.submit(Job::Put { key: key.to_vec(), row, done });
-        wait.await.unwrap_or_else(|_| Err(writer::stopped()))
+        async { wait.await.unwrap_or_else(|_| Err(writer::stopped())) }
     }
 
     /// Why the log can't be written any more, once it can't.
