@@ -10,6 +10,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use http::{Method, Request};
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http2;
+use hyper_util::rt::{TokioExecutor, TokioIo};
 use kontiki::kubeconfig::Kubeconfig;
 use kontiki::pki::{ClusterPki, ReplicaPki};
 use rustls::pki_types::pem::PemObject;
@@ -60,20 +65,24 @@ impl Drop for Replica {
 
 type Stream = StreamOwned<ClientConnection, TcpStream>;
 
-fn connect(port: u16, authority: &str, client: Option<&(String, String)>) -> Stream {
+fn client_config(authority: &str, client: Option<&(String, String)>) -> ClientConfig {
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_slice(authority.as_bytes()).unwrap()).unwrap();
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(provider).with_safe_default_protocol_versions().unwrap();
     let builder = builder.with_root_certificates(roots);
-    let config = match client {
+    match client {
         Some((certificate, key)) => {
             let chain = vec![CertificateDer::from_pem_slice(certificate.as_bytes()).unwrap()];
             let key = PrivateKeyDer::from_pem_slice(key.as_bytes()).unwrap();
             builder.with_client_auth_cert(chain, key).unwrap()
         }
         None => builder.with_no_client_auth(),
-    };
+    }
+}
+
+fn connect(port: u16, authority: &str, client: Option<&(String, String)>) -> Stream {
+    let config = client_config(authority, client);
     let session = ClientConnection::new(Arc::new(config), "localhost".try_into().unwrap()).unwrap();
     let stream = TcpStream::connect(("127.0.0.1", port)).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -193,6 +202,41 @@ fn what_kubeadm_and_k3s_pass_can_be_passed_without_etcd() {
     let admin = Kubeconfig::read(&data.join("admin.kubeconfig")).unwrap().client.unwrap();
     let mut client = connect(port, &cluster.authority.certificate, Some(&admin));
     assert_eq!(code(&ask(&mut client, "GET /api/v1/namespaces/kube-system HTTP/1.1")), "200");
+    assert_eq!(replica.stop(), Some(0));
+}
+
+#[test]
+fn head_is_answered_over_http2_without_a_body() {
+    let dir = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let replica = Replica::start(dir.path(), port);
+    let admin = Kubeconfig::read(&dir.path().join("admin.kubeconfig")).unwrap();
+    let mut config = client_config(&admin.certificate_authority.unwrap(), admin.client.as_ref());
+    config.alpn_protocols = vec![b"h2".to_vec()];
+    let ask = async {
+        let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+        let stream = TokioIo::new(connector.connect("localhost".try_into().unwrap(), stream).await.unwrap());
+        let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+        tokio::spawn(connection);
+        // One after another: a stream that breaks takes the connection along.
+        for (method, path, code) in [
+            (Method::HEAD, "/version", 200),
+            (Method::HEAD, "/readyz?verbose", 200),
+            (Method::HEAD, "/nothing", 404),
+            (Method::HEAD, "/api/v1/namespaces/default", 405),
+            (Method::GET, "/version", 200),
+        ] {
+            let has_body = method == Method::GET;
+            let uri = format!("https://localhost{path}");
+            let request = Request::builder().method(method).uri(uri).body(Full::<Bytes>::default()).unwrap();
+            let response = sender.send_request(request).await.unwrap();
+            assert_eq!(response.status(), code, "{path}");
+            let body = response.into_body().collect().await.unwrap().to_bytes();
+            assert_eq!(body.is_empty(), !has_body, "{path}");
+        }
+    };
+    tokio::runtime::Runtime::new().unwrap().block_on(ask);
     assert_eq!(replica.stop(), Some(0));
 }
 

@@ -22,6 +22,7 @@ use x509_parser::prelude::{FromDer, X509Certificate};
 use super::service_accounts::ServiceAccounts;
 use super::{ANONYMOUS, UNAUTHENTICATED, User, tokens};
 use crate::config::{Authentication, ConfigError};
+use crate::metrics::METRICS;
 use crate::status::{ApiError, Result};
 
 /// What is known of a connection.
@@ -133,10 +134,12 @@ impl Authenticator {
     }
 
     pub fn authenticate(&self, peer: &Peer, headers: &HeaderMap, store: &Store) -> Result<Arc<User>> {
-        if let Some(Certificate::Good(user, until)) = &peer.certificate
-            && *until > UnixTime::now().as_secs() as i64
-        {
-            return Ok(user.clone());
+        if let Some(Certificate::Good(user, until)) = &peer.certificate {
+            let left = *until - UnixTime::now().as_secs() as i64;
+            if left > 0 {
+                METRICS.certificates.observe(left as f64);
+                return Ok(user.clone());
+            }
         }
         if let Some(token) = bearer_token(headers) {
             return self.bearer(token, store);

@@ -17,7 +17,7 @@ use rustls::crypto::{CryptoProvider, aws_lc_rs, verify_tls12_signature, verify_t
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, SignatureScheme};
 use serde::{Deserialize, Serialize};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout_at};
 
 pub use token::Token;
 
@@ -98,11 +98,29 @@ impl Joining {
     }
 }
 
+/// When to say again that something has not come about: after 1, 2, 4, … seconds, so that it isn't told with each try.
+#[derive(Default)]
+struct Reminder(Option<(Instant, Duration)>);
+
+impl Reminder {
+    fn is_due(&mut self, now: Instant) -> bool {
+        let pause = match self.0 {
+            Some((told, pause)) if now < told + pause => return false,
+            Some((_, pause)) => 2 * pause,
+            None => PAUSE,
+        };
+        self.0 = Some((now, pause));
+        true
+    }
+}
+
 async fn promote(server: &Server, name: &str) {
     let operation = Operation::Promote { name: name.to_owned() };
+    let mut reminder = Reminder::default();
     loop {
         match server.replica.manage(operation.clone(), Instant::now() + PATIENCE).await {
             Ok(()) => return tracing::info!("this replica has caught up and is a voter now"),
+            Err(_) if !reminder.is_due(Instant::now()) => {}
             Err(ManageError::Refused(refusal)) => tracing::warn!(%refusal, "this replica is not promoted yet"),
             Err(error) => tracing::warn!(%error, "asking to be promoted"),
         }
@@ -153,8 +171,11 @@ async fn ask(config: &Config, join: &Join, incarnation: u64) -> anyhow::Result<W
         incarnation,
     };
     let end = Instant::now() + PATIENCE;
+    let mut reminder = Reminder::default();
     loop {
-        match ask_once(join, &request).await {
+        // An address that nobody has lets a connection wait for minutes.
+        let asked = timeout_at(end, ask_once(join, &request)).await;
+        match asked.unwrap_or_else(|_| Err(anyhow::anyhow!("there is no answer"))) {
             Ok(welcome) => return Ok(welcome),
             Err(error) => {
                 // What a replica says to the request itself, it will say again.
@@ -164,7 +185,9 @@ async fn ask(config: &Config, join: &Join, incarnation: u64) -> anyhow::Result<W
                 if final_word || error.is::<Untrusted>() || Instant::now() + PAUSE >= end {
                     return Err(error).with_context(|| format!("joining through {}", join.url));
                 }
-                tracing::warn!(error = format!("{error:#}"), "joining; trying again");
+                if reminder.is_due(Instant::now()) {
+                    tracing::warn!(url = join.url, error = format!("{error:#}"), "joining; trying again");
+                }
             }
         }
         sleep(PAUSE).await;
@@ -241,5 +264,17 @@ impl ServerCertVerifier for Anybody {
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
         self.0.signature_verification_algorithms.supported_schemes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn it_is_told_at_growing_intervals() {
+        let (mut reminder, began) = (Reminder::default(), Instant::now());
+        let told = (0..60).filter(|second| reminder.is_due(began + *second * PAUSE));
+        assert_eq!(told.collect::<Vec<u32>>(), [0, 1, 3, 7, 15, 31]);
     }
 }

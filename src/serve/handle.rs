@@ -15,7 +15,7 @@ use tokio::time::Instant;
 use super::{members, paths};
 use crate::auth::impersonate::impersonated;
 use crate::auth::{Attributes, MASTERS, Peer, User};
-use crate::metrics::{Labels, METRICS};
+use crate::metrics::{self, Labels, METRICS};
 use crate::request::negotiate::Offer;
 use crate::request::{Accept, Query, RequestInfo, Verb};
 use crate::respond::{self, Body};
@@ -36,7 +36,8 @@ pub async fn handle(server: Arc<Server>, peer: Arc<Peer>, request: http::Request
     let query = Query::read(head.uri.query());
     let info = RequestInfo::read(&head.method, head.uri.path(), &query);
     let audit_id = audit_id(&head.headers);
-    let mut exchange = Exchange { server, head, query, info, started, known: false };
+    let verb = metrics::verb(&info, &head.headers);
+    let mut exchange = Exchange { server, head, query, info, verb, started, known: false, answered: false };
     let answered = exchange.answer(&peer, body).await;
     let mut response = match answered {
         Ok(response) => response,
@@ -60,8 +61,19 @@ struct Exchange {
     query: Query,
     info: RequestInfo,
     started: Instant,
+    /// As metrics call it.
+    verb: &'static str,
     /// The path is one that is served.
     known: bool,
+    answered: bool,
+}
+
+impl Drop for Exchange {
+    fn drop(&mut self) {
+        if !self.answered {
+            METRICS.aborted(&self.labels());
+        }
+    }
 }
 
 impl Exchange {
@@ -100,14 +112,19 @@ impl Exchange {
     }
 
     fn authenticate(&self, peer: &Peer) -> Result<Arc<User>> {
+        let began = Instant::now();
         let user = self.server.authenticator.authenticate(peer, &self.head.headers, self.server.replica.store());
-        METRICS.authentication.count(user.is_ok());
+        METRICS.authentication.count(user.is_ok(), began.elapsed());
+        if let Ok(user) = &user {
+            METRICS.user(&user.name);
+        }
         user
     }
 
     fn authorize(&self, user: &User) -> Result<()> {
+        let began = Instant::now();
         let checked = self.server.authorizer.check(&Attributes::of(user, &self.info, &self.query));
-        METRICS.authorization.count(checked.is_ok());
+        METRICS.authorization.count(checked.is_ok(), began.elapsed());
         checked
     }
 
@@ -176,16 +193,16 @@ impl Exchange {
     }
 
     fn terminated(&self, code: u16) {
-        let labels = Labels::of(&self.info, &self.query, self.known);
-        let [component, group, resource, scope, subresource, verb, version] = labels.place;
-        let code = code.to_string();
-        let values = [component, group, resource, scope, subresource, verb, version, &code];
-        METRICS.terminations.with_label_values(&values).inc();
+        METRICS.terminated(&self.labels(), code);
+    }
+
+    fn labels(&self) -> Labels<'_> {
+        Labels::of(&self.info, self.verb, &self.query, self.known)
     }
 
     /// Counts a long-running request until its response ends.
     fn counted(&self, response: Response<Body>) -> Response<Body> {
-        let labels = Labels::of(&self.info, &self.query, self.known);
+        let labels = self.labels();
         let counted = Counted::new(METRICS.long_running.with_label_values(&labels.place));
         response.map(|body| match body {
             Body::Stream(stream) => Body::stream(Counting { stream, _counted: counted }),
@@ -193,13 +210,13 @@ impl Exchange {
         })
     }
 
-    fn record(&self, peer: &Peer, response: &Response<Body>) {
+    fn record(&mut self, peer: &Peer, response: &Response<Body>) {
+        self.answered = true;
         let took = self.started.elapsed();
         let code = response.status().as_u16();
-        let labels = Labels::of(&self.info, &self.query, self.known);
         let sized = matches!(self.info.verb, Verb::Get | Verb::List);
         let size = Some(response.body()).filter(|_| sized).and_then(|body| body.size_hint().exact());
-        METRICS.request(&labels, code, took, size);
+        METRICS.request(&self.labels(), code, took, size);
         tracing::debug!(
             target: "kontiki::http",
             verb = self.info.verb_name,

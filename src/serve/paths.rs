@@ -15,7 +15,7 @@ use super::members::{self, LEADER, MEMBERS, TOKENS};
 use super::{discovery, openapi};
 use crate::discovery::documents;
 use crate::join::{AUTHORITY, JOIN};
-use crate::metrics::METRICS;
+use crate::metrics::{METRICS, State};
 use crate::object::Fields;
 use crate::request::{Query, RequestInfo};
 use crate::respond::Body;
@@ -139,7 +139,9 @@ fn public(content_type: &'static str, document: &Value) -> Response<Body> {
 }
 
 fn metrics(server: &Server) -> Response<Body> {
-    let text = METRICS.render(&server.replica.store().stats(), &server.replica.log_stats());
+    let store = server.replica.store();
+    let (stats, log, view) = (store.stats(), server.replica.log_stats(), store.view());
+    let text = METRICS.render(&State { store: &stats, log: &log, view: &view, settings: &server.settings });
     with_type("text/plain; version=0.0.4; charset=utf-8", text.into())
 }
 

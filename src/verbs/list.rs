@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::{Answer, Request};
 use crate::facts::Selection;
 use crate::field::{Errors, Path, go_quote};
+use crate::metrics::METRICS;
 use crate::status::{ApiError, Cause, Details, Result};
 
 /// How long a list waits for a revision that this replica hasn't applied.
@@ -27,6 +28,8 @@ pub struct List {
     pub revision: Revision,
     pub continues: Option<String>,
     pub remaining: Option<u64>,
+    /// How many objects were looked at for it.
+    pub read: usize,
 }
 
 /// `ListOptions` as the query has them.
@@ -56,13 +59,15 @@ pub async fn list(request: &mut Request) -> Result<Answer> {
         let (view, from) = continued(request, &options.continues).await?;
         (view, Some(from))
     };
-    Ok(Answer::List(page(request, &view, &options.selection, from, options.limit)))
+    let list = page(request, &view, &options.selection, from, options.limit);
+    METRICS.listed(&request.resource, list.read, list.records.len());
+    Ok(Answer::List(list))
 }
 
 /// The selected objects of `view`, at most `limit` (0: all), from the key `from` on.
 pub fn page(request: &Request, view: &View, selection: &Selection, from: Option<String>, limit: usize) -> List {
     let resource = &request.resource;
-    let mut list = List { records: Vec::new(), revision: view.revision(), continues: None, remaining: None };
+    let mut list = List { records: Vec::new(), revision: view.revision(), continues: None, remaining: None, read: 0 };
     let prefix = match (resource.namespaced, selection.namespace.is_empty()) {
         (true, false) => format!("{}/{}/", resource.table, selection.namespace),
         _ => format!("{}/", resource.table),
@@ -72,6 +77,7 @@ pub fn page(request: &Request, view: &View, selection: &Selection, from: Option<
     {
         let record = view.get(&format!("{prefix}{name}")).filter(|record| selection.matches(resource, record));
         list.records.extend(record.cloned());
+        list.read = list.records.len();
         return list;
     }
     let start = from.as_deref().map_or(Bound::Unbounded, Bound::Included);
@@ -79,9 +85,11 @@ pub fn page(request: &Request, view: &View, selection: &Selection, from: Option<
     let mut rows = view.range(&prefix, start);
     if plain && limit == 0 {
         list.records = rows.cloned().collect();
+        list.read = list.records.len();
         return list;
     }
     for record in rows.by_ref() {
+        list.read += 1;
         if !plain && !selection.matches(resource, record) {
             continue;
         }

@@ -36,6 +36,7 @@ use crate::codec::{Target, decode_untyped};
 use crate::discovery::{Registry, Resource, Subresource, Verbs};
 use crate::field::Errors;
 use crate::kinds::{self, Kind};
+use crate::metrics::METRICS;
 use crate::request::{Accept, Query, RequestInfo, Verb};
 use crate::schema::{Node, builtin};
 use crate::server::Server;
@@ -258,6 +259,7 @@ pub async fn run(request: &mut Request) -> Result<Answer> {
     if let Some(text) = kinds::find(&request.resource.group, &request.resource.kind).and_then(|kind| kind.deprecated())
     {
         request.warnings.push(text.to_owned());
+        METRICS.deprecated(&request.resource, &request.info.subresource);
     }
     if connect::CONNECTIONS.contains(&request.info.subresource.as_str()) {
         return connect::connect(request).await;

@@ -2,6 +2,7 @@
 //! IPAddress object that bears its name, a node port by a key in a table of the server's own.
 
 use std::net::IpAddr;
+use std::ops::Bound;
 use std::ops::RangeInclusive;
 
 use bytes::Bytes;
@@ -14,6 +15,7 @@ use super::commit::Plan;
 use super::create::new_uid;
 use crate::codec::encode_for_store;
 use crate::kinds::service_alloc::{self, Claims};
+use crate::metrics::METRICS;
 use crate::object::Fields;
 use crate::server::Settings;
 use crate::status::Result;
@@ -59,6 +61,45 @@ impl Claims for Taken<'_> {
     }
 }
 
+/// Addresses that are claimed.
+pub fn allocated_addresses(view: &View) -> impl Iterator<Item = IpAddr> {
+    let keys = view.range(&format!("{ADDRESSES}/"), Bound::Unbounded).map(|record| record.key.as_str());
+    keys.filter_map(|key| key.rsplit_once('/')?.1.parse().ok())
+}
+
+/// How many node ports are claimed.
+pub fn allocated_ports(view: &View) -> usize {
+    view.range(&format!("{PORTS}/"), Bound::Unbounded).count()
+}
+
+/// What the client wants its service to have, before it is given the rest.
+struct Chosen {
+    addresses: Vec<IpAddr>,
+    ports: Vec<u16>,
+}
+
+impl Chosen {
+    fn by(service: &Value) -> Chosen {
+        let addresses = service.list_at(&["spec", "clusterIPs"]).iter().filter_map(Value::as_str);
+        let first = service.text_at(&["spec", "clusterIP"]);
+        let ports = service.list_at(&["spec", "ports"]).iter().filter_map(|port| port.int_at(&["nodePort"]));
+        let check = service.int_at(&["spec", "healthCheckNodePort"]);
+        Chosen {
+            addresses: addresses.chain([first]).filter_map(|ip| ip.parse().ok()).collect(),
+            ports: ports.chain(check).filter_map(|port| u16::try_from(port).ok()).collect(),
+        }
+    }
+
+    fn count(&self, plan: &service_alloc::Plan, settings: &Settings) {
+        for address in &plan.claim_addresses {
+            METRICS.address_allocated(*address, &settings.service_ranges, self.addresses.contains(address));
+        }
+        for port in &plan.claim_ports {
+            METRICS.port_allocated(self.ports.contains(port));
+        }
+    }
+}
+
 /// What a write does beside its object. Nothing, where that is no service.
 #[derive(Default)]
 pub struct Effects {
@@ -75,8 +116,12 @@ pub fn create(request: &Request, view: &View, service: &mut Value, dry_run: bool
     if !is_service(request) {
         return Ok(Effects::default());
     }
-    let claims = Taken { view, settings: &request.server.settings, dry_run };
+    let settings = &request.server.settings;
+    let (claims, chosen) = (Taken { view, settings, dry_run }, Chosen::by(service));
     let plan = service_alloc::create(service, &claims, &mut rand::rng())?;
+    if !dry_run {
+        chosen.count(&plan, settings);
+    }
     Ok(Effects { plan, endpoints: None })
 }
 
@@ -84,8 +129,12 @@ pub fn update(request: &Request, view: &View, service: &mut Value, old: &Value, 
     if !is_service(request) {
         return Ok(Effects::default());
     }
-    let claims = Taken { view, settings: &request.server.settings, dry_run };
+    let settings = &request.server.settings;
+    let (claims, chosen) = (Taken { view, settings, dry_run }, Chosen::by(service));
     let plan = service_alloc::update(service, old, &claims, &mut rand::rng())?;
+    if !dry_run {
+        chosen.count(&plan, settings);
+    }
     Ok(Effects { plan, endpoints: None })
 }
 

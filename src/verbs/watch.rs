@@ -17,6 +17,7 @@ use super::list::{self, Options, Version};
 use super::{Answer, Request};
 use crate::discovery::Resource;
 use crate::facts::{Change, Selection};
+use crate::metrics::{self, METRICS};
 use crate::status::{ApiError, Result};
 
 /// How often a client that takes bookmarks gets one.
@@ -44,7 +45,7 @@ pub struct Watch {
     selection: Selection,
     initial: VecDeque<Arc<Record>>,
     /// The bookmark that ends the initial objects, while it is to come.
-    initial_end: Option<Revision>,
+    initial_end: Option<InitialEnd>,
     source: Source,
     /// The applied revision, which moves after the events have been published.
     applied: channel::Receiver<Revision>,
@@ -52,6 +53,12 @@ pub struct Watch {
     next_bookmark: Instant,
     ends: Instant,
     serving: CancellationToken,
+}
+
+struct InitialEnd {
+    revision: Revision,
+    began: Instant,
+    scope: &'static str,
 }
 
 enum Source {
@@ -62,6 +69,7 @@ enum Source {
 }
 
 pub async fn watch(request: &mut Request) -> Result<Answer> {
+    let began = Instant::now();
     let options = Options::read(request)?;
     let query = &request.query;
     let timeout = list::int(query.text("timeoutSeconds"))?;
@@ -103,7 +111,11 @@ pub async fn watch(request: &mut Request) -> Result<Answer> {
         resource: request.resource.clone(),
         selection: options.selection,
         initial: initial.into(),
-        initial_end: (initial_asked == Some(true) && bookmarks).then_some(after),
+        initial_end: (initial_asked == Some(true) && bookmarks).then(|| InitialEnd {
+            revision: after,
+            began,
+            scope: metrics::scope(&request.info),
+        }),
         source,
         applied,
         bookmarks,
@@ -127,7 +139,8 @@ impl Watch {
         if let Some(record) = self.initial.pop_front() {
             return Some(Notice::Initial(record));
         }
-        if let Some(revision) = self.initial_end.take() {
+        if let Some(InitialEnd { revision, began, scope }) = self.initial_end.take() {
+            METRICS.watch_listed(&self.resource, scope, began.elapsed());
             return Some(Notice::Bookmark { revision, initial_end: true });
         }
         loop {

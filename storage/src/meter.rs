@@ -1,7 +1,7 @@
 //! What RocksDB says of a database: how much memory and disk it takes, and how much it has written to get there.
 
 use rocksdb::statistics::{StatsLevel, Ticker};
-use rocksdb::{DB, Options};
+use rocksdb::{DB, DEFAULT_COLUMN_FAMILY_NAME, Options};
 
 /// Counters count from the start of the process, sizes are those of the moment.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -64,8 +64,13 @@ impl Meter {
     }
 }
 
-/// A property summed over families; 0 where there is none.
+/// A property summed over families; 0 where there is none. A database that was opened without names has only the default
+/// one, and no handle for it.
 pub(crate) fn sum(db: &DB, families: &[&str], property: &str) -> u64 {
-    let of = |family: &&str| db.property_int_value_cf(db.cf_handle(family)?, property).ok().flatten();
-    families.iter().filter_map(of).sum()
+    let of = |family: &&str| match db.cf_handle(family) {
+        Some(handle) => db.property_int_value_cf(handle, property),
+        None if *family == DEFAULT_COLUMN_FAMILY_NAME => db.property_int_value(property),
+        None => Ok(None),
+    };
+    families.iter().filter_map(|family| of(family).ok().flatten()).sum()
 }
