@@ -14,7 +14,7 @@ use parking_lot::Mutex;
 use prometheus::Registry;
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
-use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout};
+use tokio::time::{Instant, MissedTickBehavior, sleep_until, timeout, timeout_at};
 
 use crate::audit::{Audit, Divergence, Standing};
 use crate::barrier::{Barrier, BarrierError};
@@ -38,6 +38,8 @@ use crate::types::{LogId, NodeId, TypeConfig};
 const UPKEEP: Duration = Duration::from_millis(500);
 /// How long a replica that has nothing yet waits to hear whether its peers know better.
 const GREETING: Duration = Duration::from_millis(1500);
+/// How long there may be no leader before it is told: an election takes less, and who wins it is news enough.
+const ELECTION: Duration = Duration::from_secs(1);
 /// How often a replica that knows no leader asks whether it is still a member.
 const LOOK: Duration = Duration::from_secs(1);
 
@@ -631,6 +633,7 @@ async fn watch_leadership(
 ) {
     let mut changes = raft.server_metrics();
     let mut told = None;
+    let mut without_since = None;
     loop {
         let now = {
             let server = changes.borrow_watched();
@@ -645,16 +648,30 @@ async fn watch_leadership(
         };
         lead.send_if_modified(|before| std::mem::replace(before, now.clone()) != now);
         let leader = now.leader.clone().map(|leader| (leader.name, now.term));
-        if leader != told {
-            match &leader {
-                Some((name, term)) if now.is_leader => tracing::info!(term, name, "this replica leads"),
-                Some((name, term)) => tracing::info!(term, leader = name, "following"),
-                None => tracing::warn!(term = now.term, "no leader"),
+        let changed = match &leader {
+            None if told.is_some() => {
+                let since = *without_since.get_or_insert_with(Instant::now);
+                timeout_at(since + ELECTION, changes.changed()).await.unwrap_or_else(|_| {
+                    tracing::warn!(term = now.term, "no leader");
+                    told = None;
+                    Ok(())
+                })
             }
-            metrics.leader_changes.inc_by(leader.is_some().into());
-            told = leader;
-        }
-        if changes.changed().await.is_err() {
+            None => changes.changed().await,
+            Some((name, term)) => {
+                if leader != told {
+                    match now.is_leader {
+                        true => tracing::info!(term, name, "this replica leads"),
+                        false => tracing::info!(term, leader = name, "following"),
+                    }
+                    metrics.leader_changes.inc();
+                    told.clone_from(&leader);
+                }
+                without_since = None;
+                changes.changed().await
+            }
+        };
+        if changed.is_err() {
             break;
         }
     }

@@ -224,9 +224,10 @@ pub fn run(flags: ServeFlags, ignored: &[String]) -> anyhow::Result<()> {
 
 /// To stderr. `RUST_LOG` goes before `-v`.
 fn start_logging(flags: &ServeFlags) {
+    // What reaches Raft after it has been stopped is no error.
     let level = match flags.v {
-        0..3 => "info,openraft=error",
-        3..6 => "info,openraft=error,kontiki::http=debug",
+        0..3 => "info,openraft=error,openraft::raft=off",
+        3..6 => "info,openraft=error,openraft::raft=off,kontiki::http=debug",
         6..8 => "info,kontiki=debug,kontiki_raft=debug,kontiki_storage=debug",
         _ => "debug,kontiki=trace,kontiki_raft=trace,kontiki_storage=trace",
     };

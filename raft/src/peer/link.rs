@@ -156,7 +156,8 @@ impl Link {
         Box::new(move |error| {
             if announces {
                 metrics.peer_connected.with_label_values(&[&peer]).set(0);
-                tracing::warn!(peer, error, "the connection to a peer has ended");
+                // If there is no other it is told that the peer is away.
+                tracing::info!(peer, error, "the connection to a peer has ended");
             }
         })
     }

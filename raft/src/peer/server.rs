@@ -17,9 +17,9 @@ use tokio::sync::Semaphore;
 use tokio::time::{Instant, timeout};
 
 use super::message::{
-    APPEND, APPEND_STREAM, AppendAnswer, AppendCall, CAN_LEAD, DISMISS, FRAME, Frames, HELLO, Hello, MANAGE, PRE_VOTE,
-    PROPOSE, ProposeAnswer, READ_INDEX, SNAPSHOT, STATUS, StreamAnswer, TRANSFER, TransferAnswer, TransferCall, VOTE,
-    VoteAnswer, VoteCall, WITNESS, Welcome, frame,
+    APPEND, APPEND_STREAM, AppendAnswer, AppendCall, CAN_LEAD, DISMISS, FRAME, FrameError, Frames, HELLO, Hello,
+    MANAGE, PRE_VOTE, PROPOSE, ProposeAnswer, READ_INDEX, SNAPSHOT, STATUS, StreamAnswer, TRANSFER, TransferAnswer,
+    TransferCall, VOTE, VoteAnswer, VoteCall, WITNESS, Welcome, frame,
 };
 use super::transport::{Body, full};
 use super::{Exclusion, Me, Peers, Refusal};
@@ -211,12 +211,15 @@ impl Service {
     fn append_stream(self: Arc<Service>, body: Body) -> Body {
         let space = self.space.clone();
         let requests = stream::unfold((Frames::new(body), space), |(mut frames, space)| async move {
+            // After an error the leader hears nothing more on this stream, and opens another.
             let request = match frames.next().await {
-                Ok(Some(bytes)) => AppendCall::decode(&bytes).map_err(|error| error.to_string()),
-                Ok(None) => return None,
+                Ok(bytes) => AppendCall::decode(&bytes?).map_err(|error| error.to_string()),
+                Err(error @ (FrameError::Broken(_) | FrameError::Short)) => {
+                    tracing::debug!(%error, "a stream of appends broke off");
+                    return None;
+                }
                 Err(error) => Err(error.to_string()),
             };
-            // The leader hears nothing more on this stream, and opens another.
             let request = request.inspect_err(|error| tracing::warn!(error, "an append can't be read")).ok()?;
             let taken = request.entries.is_empty() || space.takes_entries();
             taken.then_some((request, (frames, space)))
