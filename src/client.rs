@@ -19,13 +19,14 @@ use serde_json::Value;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use crate::config::ConfigError;
 use crate::kubeconfig::Kubeconfig;
 use crate::object::Fields;
 
 /// The one that a flag names, or else $KUBECONFIG's, or else ~/.kube/config.
 pub fn kubeconfig(flag: Option<PathBuf>) -> anyhow::Result<Kubeconfig> {
     let path = match flag {
-        Some(path) => return Kubeconfig::read(&path).context("--kubeconfig"),
+        Some(path) => return Ok(Kubeconfig::read(&path).map_err(|error| no_kubeconfig(error.to_string()))?),
         None => default_kubeconfig()?,
     };
     Ok(Kubeconfig::read(&path)?)
@@ -33,16 +34,20 @@ pub fn kubeconfig(flag: Option<PathBuf>) -> anyhow::Result<Kubeconfig> {
 
 fn default_kubeconfig() -> anyhow::Result<PathBuf> {
     let listed = std::env::var_os("KUBECONFIG").filter(|value| !value.is_empty());
-    let (found, looked) = match &listed {
-        Some(value) => {
-            (std::env::split_paths(value).find(|path| path.exists()), format!("KUBECONFIG={}", value.display()))
-        }
-        None => {
-            let path = std::env::home_dir().map(|home| home.join(".kube/config"));
-            (path.filter(|path| path.exists()), "KUBECONFIG is not set, and there is no ~/.kube/config".to_owned())
-        }
+    let found = match &listed {
+        Some(value) => std::env::split_paths(value).find(|path| path.exists()),
+        None => std::env::home_dir().map(|home| home.join(".kube/config")).filter(|path| path.exists()),
     };
-    found.with_context(|| format!("--kubeconfig: there is no kubeconfig ({looked}); name one"))
+    let looked = match &listed {
+        Some(value) => format!("none of KUBECONFIG={} exists", value.display()),
+        None => "KUBECONFIG is not set, and there is no ~/.kube/config".into(),
+    };
+    Ok(found.ok_or_else(|| no_kubeconfig(looked))?)
+}
+
+fn no_kubeconfig(problem: String) -> ConfigError {
+    let fix = "give the cluster's: admin.kubeconfig in --data-dir, or in --pki-dir".into();
+    ConfigError { flag: "--kubeconfig", problem, fix }
 }
 
 /// An answer that is no success.

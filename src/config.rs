@@ -96,12 +96,7 @@ impl Config {
         if flags.secure_port == 0 {
             return Err(error("--secure-port", "the port can't be 0", "choose one between 1 and 65535"));
         }
-        let name_is_label = !flags.name.is_empty()
-            && flags.name.len() <= 63
-            && flags.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-            && !flags.name.starts_with('-')
-            && !flags.name.ends_with('-');
-        if !name_is_label {
+        if !is_name(&flags.name) {
             let fix = "use at most 63 lower case letters, digits and dashes, as in n1";
             return Err(error("--name", format!("{:?} is not a DNS label", flags.name), fix));
         }
@@ -243,8 +238,7 @@ fn cluster(flags: &ServeFlags) -> Result<Cluster, ConfigError> {
 fn join(flags: &ServeFlags) -> Result<Option<Join>, ConfigError> {
     const FLAG: &str = "--join";
     let Some((url, token)) = flags.join.clone().zip(flags.token.clone()) else { return Ok(None) };
-    let uri = url.parse::<http::Uri>().ok().filter(|uri| uri.scheme_str() == Some("https") && uri.host().is_some());
-    if uri.is_none() {
+    if !is_server(&url) {
         return Err(error(FLAG, format!("{url:?} is no server"), "write it as https://host:port"));
     }
     if flags.peer_address.is_none() {
@@ -253,12 +247,31 @@ fn join(flags: &ServeFlags) -> Result<Option<Join>, ConfigError> {
     Ok(Some(Join { url, token, learner: flags.learner }))
 }
 
+/// Whether this says where an API is served.
+pub fn is_server(url: &str) -> bool {
+    let uri = url.parse::<http::Uri>().ok();
+    uri.is_some_and(|uri| uri.scheme_str() == Some("https") && uri.host().is_some_and(|host| !host.is_empty()))
+}
+
+/// Whether a replica may be called so.
+pub fn is_name(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        && !text.starts_with('-')
+        && !text.ends_with('-')
+}
+
+/// Whether this says where a replica is reached.
+pub fn is_address(text: &str) -> bool {
+    let port = text.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+    matches!(port, Some(Ok(1..)))
+}
+
 fn check_address(flag: &'static str, address: &str) -> Result<(), ConfigError> {
-    let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
-    match port {
-        Some(Ok(1..)) => Ok(()),
-        _ => Err(error(flag, format!("{address:?} is no address"), "write it as host:port")),
+    if is_address(address) {
+        return Ok(());
     }
+    Err(error(flag, format!("{address:?} is no address"), "write it as host:port"))
 }
 
 fn advertise(flags: &ServeFlags) -> Result<IpAddr, ConfigError> {

@@ -25,6 +25,7 @@ pub struct Error {
 }
 
 #[derive(Deserialize)]
+#[serde(rename = "Kubeconfig")]
 struct File {
     #[serde(rename = "current-context", default)]
     current_context: String,

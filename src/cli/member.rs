@@ -82,7 +82,7 @@ enum Token {
 #[derive(Args)]
 struct Create {
     /// How long it is good for
-    #[arg(long, value_name = "duration", default_value = "24h", value_parser = lifetime)]
+    #[arg(long, value_name = "duration", default_value = "24h", value_parser = lifetime, allow_hyphen_values = true)]
     ttl: Duration,
     #[command(flatten)]
     common: Common,

@@ -19,6 +19,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 pub use serve::{AuthorizationMode, ServeFlags, TlsVersion};
 
+use crate::config::{is_address, is_name};
 use crate::time::parse_duration;
 
 /// A Kubernetes API server whose replicas are their own consensus store.
@@ -119,6 +120,15 @@ fn told(error: &anyhow::Error) -> String {
 fn duration(text: &str) -> Result<Duration, String> {
     let nanos = parse_duration(text).map_err(|_| "a duration is written like 90s, 5m or 1h30m".to_owned())?;
     u64::try_from(nanos).map(Duration::from_nanos).map_err(|_| "a duration can't be negative".to_owned())
+}
+
+fn replica_name(text: &str) -> Result<String, String> {
+    let wrong = "a name has at most 63 lower case letters, digits and dashes, as in n1";
+    if is_name(text) { Ok(text.to_owned()) } else { Err(wrong.into()) }
+}
+
+fn peer_address(text: &str) -> Result<String, String> {
+    if is_address(text) { Ok(text.to_owned()) } else { Err("an address is written as host:port".into()) }
 }
 
 /// Rows in columns, as kubectl prints them.

@@ -2,8 +2,10 @@
 
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, Subcommand};
 
+use crate::config::is_server;
 use crate::pki::ClusterPki;
 
 #[derive(Args)]
@@ -32,15 +34,19 @@ struct InitFlags {
     pki_dir: PathBuf,
     /// Where the kubeconfig finds the API: one of the replicas, or the load balancer in front of them.
     /// At first https://127.0.0.1:6443
-    #[arg(long, value_name = "url")]
+    #[arg(long, value_name = "url", value_parser = server)]
     server: Option<String>,
 }
 
 const DEFAULT_SERVER: &str = "https://127.0.0.1:6443";
 
+fn server(text: &str) -> Result<String, String> {
+    if is_server(text) { Ok(text.to_owned()) } else { Err("a server is written like https://host:port".into()) }
+}
+
 pub fn run(command: PkiCommand) -> anyhow::Result<()> {
     let Command::Init(flags) = command.command;
-    let pki = ClusterPki::create(&flags.pki_dir)?;
+    let pki = ClusterPki::create(&flags.pki_dir).context("--pki-dir")?;
     let admin = pki.admin_kubeconfig();
     let server = flags.server.as_deref().or((!admin.exists()).then_some(DEFAULT_SERVER));
     pki.ensure_admin(&admin, server)?;

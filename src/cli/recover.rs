@@ -8,6 +8,8 @@ use anyhow::{Context, bail};
 use clap::Args;
 use kontiki_raft::Survivor;
 
+use super::peer_address;
+
 /// How long another member has to answer.
 const ANSWER: Duration = Duration::from_secs(2);
 
@@ -28,7 +30,7 @@ pub struct RecoverFlags {
     #[arg(long, value_name = "dir")]
     data_dir: PathBuf,
     /// Where other replicas will reach this one. By default where they did
-    #[arg(long, value_name = "host:port")]
+    #[arg(long, value_name = "host:port", value_parser = peer_address)]
     peer_address: Option<String>,
     /// How far the revision goes on from the last one that this replica has: more than the lost replicas can have made
     #[arg(long, value_name = "number", default_value_t = 1_000_000_000)]

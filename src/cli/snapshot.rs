@@ -11,10 +11,11 @@ use bytes::Bytes;
 use clap::{Args, Subcommand, ValueEnum};
 use http::Method;
 use http_body_util::BodyExt;
-use kontiki_raft::{Restore, restore};
+use kontiki_raft::{Restore, RestoreError, restore};
 use kontiki_storage::{SnapshotHeader, check_archive};
 use serde_json::{Value, json};
 
+use super::{peer_address, replica_name};
 use crate::client;
 use crate::kubeconfig::Kubeconfig;
 use crate::serve::SNAPSHOT;
@@ -81,11 +82,11 @@ struct RestoreFlags {
     #[arg(long, value_name = "dir")]
     data_dir: PathBuf,
     /// The name of the new replica
-    #[arg(long, value_name = "string", default_value = "kontiki")]
+    #[arg(long, value_name = "string", default_value = "kontiki", value_parser = replica_name)]
     name: String,
     /// Where other replicas that are to join will reach this one
-    #[arg(long, value_name = "host:port", default_value = "")]
-    peer_address: String,
+    #[arg(long, value_name = "host:port", value_parser = peer_address)]
+    peer_address: Option<String>,
     /// How far revisions go on after the snapshot's: more than were made since, so that a client that knows a newer one
     /// lists again and takes nothing old for it
     #[arg(long, value_name = "int", default_value_t = 1_000_000_000)]
@@ -120,10 +121,13 @@ pub fn run(command: SnapshotCommand) -> anyhow::Result<()> {
                 file: &flags.file,
                 data_dir: &flags.data_dir,
                 name: &flags.name,
-                peer_address: &flags.peer_address,
+                peer_address: flags.peer_address.as_deref().unwrap_or_default(),
                 bump_revision: flags.bump_revision,
             };
-            let done = restore(&what)?;
+            let done = restore(&what).map_err(|error| match error {
+                RestoreError::Archive { .. } => anyhow::Error::new(error),
+                error => anyhow::Error::new(error).context("--data-dir"),
+            })?;
             println!(
                 "{}: a new cluster {:016x} of replica {}, {} objects, which begins at revision {}",
                 flags.data_dir.display(),
