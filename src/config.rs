@@ -65,6 +65,7 @@ pub struct Authentication {
     pub anonymous: bool,
     pub client_ca_file: Option<PathBuf>,
     pub token_file: Option<PathBuf>,
+    pub bootstrap_tokens: bool,
     pub service_accounts: ServiceAccounts,
 }
 
@@ -149,6 +150,7 @@ impl Config {
                 anonymous: flags.anonymous_auth,
                 client_ca_file: flags.client_ca_file,
                 token_file: flags.token_auth_file,
+                bootstrap_tokens: flags.enable_bootstrap_token_auth,
                 service_accounts: ServiceAccounts {
                     issuers: flags.service_account_issuer,
                     audiences,

@@ -91,7 +91,13 @@ fn connect(port: u16, authority: &str, client: Option<&(String, String)>) -> Str
 
 /// The answer, as far as it has come when the server says nothing more for now or closes.
 fn ask(stream: &mut Stream, request: &str) -> String {
-    stream.write_all(format!("{request}\r\nHost: localhost\r\n\r\n").as_bytes()).unwrap();
+    send(stream, request, "")
+}
+
+fn send(stream: &mut Stream, request: &str, body: &str) -> String {
+    let length = body.len();
+    let head = format!("{request}\r\nHost: localhost\r\nContent-Length: {length}\r\n\r\n{body}");
+    stream.write_all(head.as_bytes()).unwrap();
     let mut answer = vec![0; 64 << 10];
     let read = stream.read(&mut answer).unwrap();
     String::from_utf8_lossy(&answer[..read]).into_owned()
@@ -202,6 +208,16 @@ fn what_kubeadm_and_k3s_pass_can_be_passed_without_etcd() {
     let admin = Kubeconfig::read(&data.join("admin.kubeconfig")).unwrap().client.unwrap();
     let mut client = connect(port, &cluster.authority.certificate, Some(&admin));
     assert_eq!(code(&ask(&mut client, "GET /api/v1/namespaces/kube-system HTTP/1.1")), "200");
+
+    let mut machine = connect(port, &cluster.authority.certificate, None);
+    let list = "GET /api/v1/nodes HTTP/1.1\r\nAuthorization: Bearer abcdef.0123456789abcdef";
+    assert_eq!(code(&ask(&mut machine, list)), "401");
+    let secret = r#"{"metadata": {"name": "bootstrap-token-abcdef"}, "type": "bootstrap.kubernetes.io/token", "stringData":
+        {"token-id": "abcdef", "token-secret": "0123456789abcdef", "usage-bootstrap-authentication": "true"}}"#;
+    let create = "POST /api/v1/namespaces/kube-system/secrets HTTP/1.1\r\nContent-Type: application/json";
+    assert_eq!(code(&send(&mut client, create, secret)), "201");
+    let answer = ask(&mut machine, list);
+    assert!(code(&answer) == "403" && answer.contains(r#"User \"system:bootstrap:abcdef\""#), "{answer}");
     assert_eq!(replica.stop(), Some(0));
 }
 

@@ -2,6 +2,7 @@
 
 pub mod authenticate;
 pub mod authorize;
+mod bootstrap_tokens;
 pub mod cover;
 pub mod impersonate;
 pub mod rbac;

@@ -30,7 +30,6 @@ const HARMLESS: &[(&str, Takes, &str)] = &[
     ("default-watch-cache-size", Value, "watches are served from the state itself"),
     ("delete-collection-workers", Value, "a collection is deleted in transactions"),
     ("enable-aggregator-routing", Switch, "there are no aggregated API servers yet"),
-    ("enable-bootstrap-token-auth", Switch, "no bootstrap tokens are accepted yet: nodes need certificates"),
     ("enable-priority-and-fairness", Switch, "requests are limited in number, not queued"),
     ("etcd-compaction-interval", Value, "there is no etcd"),
     ("etcd-count-metric-poll-period", Value, "there is no etcd"),

@@ -118,6 +118,10 @@ pub struct ServeFlags {
     /// File with bearer tokens, a line each: token,user,uid[,"group1,group2"]
     #[arg(long, value_name = "file", help_heading = AUTHENTICATION)]
     pub token_auth_file: Option<PathBuf>,
+    /// Whether tokens that secrets of type bootstrap.kubernetes.io/token in kube-system tell of are let in
+    #[arg(long, value_name = "bool", default_value = "false", action = ArgAction::Set, num_args = 0..=1,
+          require_equals = true, default_missing_value = "true", help_heading = AUTHENTICATION)]
+    pub enable_bootstrap_token_auth: bool,
     /// Identifier of the issuer of service account tokens. The first is put into new tokens; all are accepted
     #[arg(long, value_name = "string", default_value = "https://kubernetes.default.svc", help_heading = AUTHENTICATION)]
     pub service_account_issuer: Vec<String>,
