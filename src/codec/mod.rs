@@ -14,7 +14,7 @@ pub(crate) mod tests;
 pub use canonical::canonicalize;
 pub use decode::{Decoded, decode};
 pub use json::{decode_untyped, decode_untyped_strict};
-pub(crate) use request::decode_again;
 pub use request::{Media, Target, Validation, decode_body};
+pub(crate) use request::{Meta, decode_again};
 pub use write::{encode_for_store, escape_html, to_pretty};
 pub use yaml::{from_yaml, to_yaml};

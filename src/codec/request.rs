@@ -166,13 +166,13 @@ fn summary(body: &[u8]) -> String {
 
 /// What a body says of itself.
 #[derive(Default)]
-struct Meta {
-    api_version: String,
-    kind: String,
+pub(crate) struct Meta {
+    pub api_version: String,
+    pub kind: String,
 }
 
 impl Meta {
-    fn read(text: &[u8]) -> Result<Meta, String> {
+    pub fn read(text: &[u8]) -> Result<Meta, String> {
         let problem = |why: &dyn std::fmt::Display| format!("couldn't get version/kind; json parse error: {why}");
         let value = decode_untyped(text).map_err(|Syntax(why)| problem(&why))?;
         let map = match &value {
@@ -196,7 +196,7 @@ impl Meta {
     }
 
     /// With what the path takes where the body says nothing.
-    fn actual(self, target: Target<'_>) -> Result<Actual, String> {
+    pub fn actual(self, target: Target<'_>) -> Result<Actual, String> {
         let mut parts = self.api_version.split('/');
         let (group, version) = match (parts.next(), parts.next(), parts.next()) {
             (Some(version), None, _) => ("", version),
@@ -211,17 +211,18 @@ impl Meta {
 }
 
 /// The kind that a body is of.
-struct Actual {
+pub(crate) struct Actual {
     group: String,
     version: String,
-    kind: String,
+    pub kind: String,
 }
 
-/// Versions that are no longer served but still known, and the group that has their kinds now.
+/// Versions that are no longer served but still known, and the groups that have their kinds now; with a slash, only that
+/// kind.
 const OLD: &[(&str, &str, &[&str])] = &[
-    ("extensions", "v1beta1", &["apps", "networking.k8s.io"]),
-    ("apps", "v1beta1", &["apps"]),
-    ("apps", "v1beta2", &["apps"]),
+    ("extensions", "v1beta1", &["apps", "networking.k8s.io", "autoscaling/Scale"]),
+    ("apps", "v1beta1", &["apps", "autoscaling/Scale"]),
+    ("apps", "v1beta2", &["apps", "autoscaling/Scale"]),
     ("admissionregistration.k8s.io", "v1alpha1", &["admissionregistration.k8s.io"]),
     ("admissionregistration.k8s.io", "v1beta1", &["admissionregistration.k8s.io"]),
     ("apiextensions.k8s.io", "v1beta1", &["apiextensions.k8s.io"]),
@@ -249,9 +250,16 @@ const OLD: &[(&str, &str, &[&str])] = &[
     ("storage.k8s.io", "v1beta1", &["storage.k8s.io"]),
 ];
 
+/// Old versions that may still be sent where the served one is taken.
+const TAKEN: &[(&str, &str, &str)] = &[("policy", "v1beta1", "Eviction")];
+
 impl Actual {
     fn of(target: Target<'_>) -> Actual {
         Actual { group: target.group.into(), version: target.version.into(), kind: target.kind.into() }
+    }
+
+    pub fn api_version(&self) -> String {
+        joined(&self.group, &self.version)
     }
 
     fn cannot(&self, target: Target<'_>, why: &dyn std::fmt::Display) -> ApiError {
@@ -265,11 +273,16 @@ impl Actual {
             return Ok(node);
         }
         let old = OLD.iter().find(|(group, version, _)| *group == self.group && *version == self.version);
-        let node = old.and_then(|(_, _, groups)| groups.iter().find_map(|g| builtin().kind(g, "v1", &self.kind)));
+        let now = |place: &&str| match place.split_once('/') {
+            Some((_, only)) if only != self.kind => None,
+            Some((group, only)) => builtin().kind(group, "v1", only),
+            None => builtin().kind(place, "v1", &self.kind),
+        };
+        let node = old.and_then(|(_, _, groups)| groups.iter().find_map(now));
         if let Some(node) = node {
             return Ok(if self.kind == target.kind { taken } else { node });
         }
-        let version = joined(&self.group, &self.version);
+        let version = self.api_version();
         let scheme = match target.group {
             "apiextensions.k8s.io" => "k8s.io/apiextensions-apiserver/pkg/apiserver/apiserver.go:55",
             "apiregistration.k8s.io" => "k8s.io/kube-aggregator/pkg/apiserver/scheme/scheme.go:28",
@@ -279,13 +292,16 @@ impl Actual {
         Err(format!("no kind \"{kind}\" is registered for version \"{version}\" in scheme \"{scheme}\""))
     }
 
-    /// Only the kind itself may stand for the kind that is taken, and only in the version that is taken.
+    /// Only the kind itself may stand for the kind that is taken, and as a rule only in the version that is taken.
     fn check(&self, target: Target<'_>) -> Result<(), ApiError> {
         if self.group == target.group && self.version == target.version && self.kind == target.kind {
             return Ok(());
         }
         if self.kind == target.kind {
-            let (said, taken) = (joined(&self.group, &self.version), joined(target.group, target.version));
+            if TAKEN.contains(&(&*self.group, &*self.version, &*self.kind)) {
+                return Ok(());
+            }
+            let (said, taken) = (self.api_version(), joined(target.group, target.version));
             return Err(ApiError::bad_request(format!(
                 "the API version in the data ({said}) does not match the expected API version ({taken})"
             )));
@@ -319,6 +335,9 @@ mod tests {
 
     const CONFIG_MAP: Target<'static> = Target { group: "", version: "v1", kind: "ConfigMap" };
     const DEPLOYMENT: Target<'static> = Target { group: "apps", version: "v1", kind: "Deployment" };
+
+    const SCALE: Target<'static> = Target { group: "autoscaling", version: "v1", kind: "Scale" };
+    const EVICTION: Target<'static> = Target { group: "policy", version: "v1", kind: "Eviction" };
 
     fn error(target: Target<'_>, media: Media, body: &str) -> String {
         decode_body(target, media, body.as_bytes(), Validation::Strict).expect_err(body).message
@@ -383,6 +402,16 @@ mod tests {
                 "the API version in the data (extensions/v1beta1) does not match the expected API version (apps/v1)",
             ),
             (
+                SCALE,
+                r#"{"apiVersion": "extensions/v1beta1", "kind": "Scale"}"#,
+                "the API version in the data (extensions/v1beta1) does not match the expected API version (autoscaling/v1)",
+            ),
+            (
+                SCALE,
+                r#"{"apiVersion": "apps/v1beta2", "kind": "HorizontalPodAutoscaler"}"#,
+                r#"HorizontalPodAutoscaler in version "v1beta2" cannot be handled as a Scale: no kind "HorizontalPodAutoscaler" is registered for version "apps/v1beta2" in scheme "pkg/api/legacyscheme/scheme.go:30""#,
+            ),
+            (
                 CONFIG_MAP,
                 r#"{"kind": "ConfigMap", "data": {"a": "b"}, "extra": 1}"#,
                 r#"ConfigMap in version "v1" cannot be handled as a ConfigMap: strict decoding error: unknown field "extra""#,
@@ -390,6 +419,13 @@ mod tests {
         ] {
             assert_eq!(error(target, Media::Json, body), expected);
         }
+    }
+
+    #[test]
+    fn evictions_are_taken_in_their_old_version_too() {
+        let body = br#"{"apiVersion": "policy/v1beta1", "kind": "Eviction", "metadata": {"name": "a"}}"#;
+        let read = decode_body(EVICTION, Media::Json, body, Validation::Strict).expect("an eviction");
+        assert_eq!(read.0["apiVersion"], "policy/v1");
     }
 
     #[test]

@@ -12,10 +12,10 @@ mod strategic;
 #[cfg(test)]
 pub(crate) mod tests;
 
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::codec::{self, Target, Validation, decode_untyped};
-use crate::field::{Errors, Path};
+use crate::field::{Errors, Path, go_quote};
 use crate::schema::Node;
 use crate::status::{ApiError, Details};
 
@@ -138,17 +138,40 @@ fn settle(
     validation: Validation,
 ) -> Result<Patched, ApiError> {
     let mut object = patched(false)?;
-    if target.is_said_by(&object)
+    let said = target.is_said_by(&object);
+    if said && has_no_version(&object) {
+        let text = print::json(node, &patched(true)?);
+        findings.extend(unknown_to_internal(node, &object));
+        return judge(json!({ "metadata": {} }), findings, validation, || text);
+    }
+    if said
         && let Ok(fit) = conform::conform(node, &mut object)
         && fit.is_perfect()
         && findings.is_empty()
     {
+        target.name_kind(&mut object);
         return Ok(Patched { object, warnings: findings });
     }
     let text = print::json(node, &patched(true)?);
     let decoded = codec::decode_again(target, node, text.as_bytes()).map_err(|why| invalid(&text, &why))?;
     findings.extend(decoded.findings);
     judge(decoded.value, findings, validation, || text)
+}
+
+fn has_no_version(object: &Value) -> bool {
+    let no_version = |version: &Value| version.is_null() || version == "";
+    object.as_object().is_some_and(|map| map.get("apiVersion").is_none_or(no_version))
+}
+
+/// Upstream reads an object of no version as if it were of its internal one, which has the metadata among its own
+/// fields and the other fields under other names. So nothing is left of the object, its name neither, but what is told
+/// of unknown fields.
+fn unknown_to_internal(node: Node<'_>, object: &Value) -> Vec<String> {
+    let metadata = node.field("metadata").and_then(|metadata| metadata.as_struct());
+    let known =
+        |name: &str| matches!(name, "apiVersion" | "kind") || metadata.is_some_and(|entry| entry.field(name).is_some());
+    let names = object.as_object().into_iter().flat_map(|map| map.keys());
+    names.filter(|name| !known(name)).map(|name| format!("unknown field {}", go_quote(name))).collect()
 }
 
 fn read_merge_patch(body: &[u8], validation: Validation) -> Result<(Value, Vec<String>), ApiError> {

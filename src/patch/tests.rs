@@ -259,3 +259,23 @@ fn only_known_media_types_are_patches() {
     );
     assert_eq!(PatchKind::of("", false).expect_err("none").message, "415: Unsupported Media Type");
 }
+
+#[test]
+fn a_patch_may_take_the_kind_but_not_the_version() {
+    let current = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a"}, "data": {"b": "c"}});
+    let (target, node) = target_of(&current).expect("a kind");
+    for (kind, patch) in [
+        (PatchKind::Merge, r#"{"kind": null}"#),
+        (PatchKind::Json, r#"[{"op": "remove", "path": "/kind"}]"#),
+        (PatchKind::Json, r#"[{"op": "replace", "path": "/kind", "value": null}]"#),
+    ] {
+        let patched = apply(kind, target, node, &current, patch.as_bytes(), Validation::Strict).expect(patch);
+        assert_eq!((patched.object, patched.warnings.len()), (current.clone(), 0), "{patch}");
+    }
+    let patch = |validation| apply(PatchKind::Merge, target, node, &current, br#"{"apiVersion": null}"#, validation);
+    let patched = patch(Validation::Warn).expect("an object without a name");
+    assert_eq!(patched.object, json!({"metadata": {}}));
+    assert_eq!(patched.warnings, [r#"unknown field "data""#, r#"unknown field "metadata""#]);
+    let error = patch(Validation::Strict).expect_err("unknown fields");
+    assert!(error.message.ends_with(r#"strict decoding error: unknown field "data", unknown field "metadata""#));
+}

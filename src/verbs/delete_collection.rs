@@ -13,11 +13,13 @@ const AT_ONCE: usize = 32;
 
 /// Not atomic: some may be deleted when it fails. Answers with the objects as they were.
 pub async fn delete_collection(request: &mut Request) -> Result<Answer> {
+    // Both kinds of options are looked at before anything is listed.
+    list::Options::read(request)?;
+    let options = DeleteOptions::read(request)?;
+    delete::warn_of_default(request, &options)?;
     let Answer::List(found) = list::list(request).await? else {
         return Err(ApiError::internal("a list gave no list"));
     };
-    let options = DeleteOptions::read(request)?;
-    delete::warn_of_default(request, &options)?;
     let each = found.records.iter().map(|record| one(request, record.clone(), options.clone()));
     let each: Vec<_> = each.collect();
     stream::iter(each).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;

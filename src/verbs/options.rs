@@ -5,7 +5,7 @@ use serde_json::Value;
 
 use super::list::int;
 use super::{Request, input};
-use crate::codec::{self, Media, Validation, decode_untyped};
+use crate::codec::{self, Media, Meta, Target, Validation};
 use crate::field::{Errors, Path, Raw, go_quote};
 use crate::object::Fields;
 use crate::status::{ApiError, Result};
@@ -118,6 +118,10 @@ pub struct DeleteOptions {
 
 /// The scheme that reads the bodies of deletions, as errors name it.
 const SCHEME: &str = "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27";
+const DELETE_OPTIONS: Target<'static> = Target { group: "meta.k8s.io", version: "v1", kind: "DeleteOptions" };
+/// The other kinds that the scheme has in whichever version.
+const UNVERSIONED: &[&str] =
+    &["APIGroup", "APIGroupList", "APIResourceList", "APIVersions", "CreateOptions", "Status", "UpdateOptions"];
 
 impl DeleteOptions {
     pub fn read(request: &Request) -> Result<DeleteOptions> {
@@ -206,6 +210,7 @@ fn of_body(request: &Request) -> Result<Value> {
     if media == Media::Protobuf {
         let unreadable = |why: codec::protobuf::Error| ApiError::bad_request(why.to_string());
         let envelope = codec::protobuf::unwrap(body).map_err(unreadable)?;
+        check_kind(Meta { api_version: envelope.api_version, kind: envelope.kind })?;
         return codec::protobuf::decode(options_schema()?, &envelope.raw).map_err(unreadable);
     }
     let yaml = match media {
@@ -214,20 +219,61 @@ fn of_body(request: &Request) -> Result<Value> {
     };
     let text = yaml.map(|yaml| yaml.value.to_string().into_bytes());
     let text = text.as_deref().unwrap_or(body);
-    let untyped = decode_untyped(text).map_err(|codec::json::Syntax(why)| {
-        ApiError::bad_request(format!("couldn't get version/kind; json parse error: {why}"))
-    })?;
-    let kind = untyped.text_at(&["kind"]);
-    if !matches!(kind, "" | "DeleteOptions") {
-        let (kind, version) = (go_quote(kind), go_quote(untyped.text_at(&["apiVersion"])));
-        let why = format!("no kind {kind} is registered for version {version} in scheme \"{SCHEME}\"");
-        return Err(ApiError::bad_request(why));
-    }
+    check_kind(Meta::read(text).map_err(ApiError::bad_request)?)?;
     let decoded = codec::decode(options_schema()?, text);
     decoded.map(|decoded| decoded.value).map_err(|why| ApiError::bad_request(why.to_string()))
+}
+
+fn check_kind(meta: Meta) -> Result<()> {
+    let actual = meta.actual(DELETE_OPTIONS).map_err(ApiError::bad_request)?;
+    let (kind, version) = (&*actual.kind, actual.api_version());
+    if kind == DELETE_OPTIONS.kind {
+        return Ok(());
+    }
+    Err(ApiError::bad_request(match UNVERSIONED.contains(&kind) {
+        true => format!("converting (v1.{kind}) to (v1.DeleteOptions): unknown conversion"),
+        false => {
+            let (kind, version) = (go_quote(kind), go_quote(&version));
+            format!("no kind {kind} is registered for version {version} in scheme \"{SCHEME}\"")
+        }
+    }))
 }
 
 fn options_schema() -> Result<crate::schema::Node<'static>> {
     let node = crate::schema::builtin().kind("", "v1", "DeleteOptions");
     node.ok_or_else(|| ApiError::internal("no schema for kind DeleteOptions"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deletion_takes_nothing_but_its_options() {
+        let told = |body: &str| {
+            let meta = Meta::read(body.as_bytes()).map_err(ApiError::bad_request);
+            meta.and_then(check_kind).err().map(|error| error.message).unwrap_or_default()
+        };
+        for (body, expected) in [
+            ("{}", ""),
+            ("null", ""),
+            (r#"{"kind": "DeleteOptions", "apiVersion": "apps/v9"}"#, ""),
+            (r#"{"kind": "DeleteOptions", "apiVersion": "a/b/c"}"#, "unexpected GroupVersion string: a/b/c"),
+            (
+                r#"{"kind": "Pod", "apiVersion": "v1"}"#,
+                r#"no kind "Pod" is registered for version "v1" in scheme "k8s.io/apimachinery/pkg/apis/meta/internalversion/scheme/register.go:27""#,
+            ),
+            (r#"{"kind": "Status"}"#, "converting (v1.Status) to (v1.DeleteOptions): unknown conversion"),
+            (
+                r#"{"kind": 5}"#,
+                "couldn't get version/kind; json parse error: json: cannot unmarshal number into Go struct field .kind of type string",
+            ),
+            (
+                "[]",
+                r#"couldn't get version/kind; json parse error: json: cannot unmarshal array into Go value of type struct { APIVersion string "json:\"apiVersion,omitempty\""; Kind string "json:\"kind,omitempty\"" }"#,
+            ),
+        ] {
+            assert_eq!(told(body), expected, "{body}");
+        }
+    }
 }
