@@ -51,6 +51,10 @@ pub struct RequestInfo {
     pub name: String,
     /// What follows the subresource (proxies).
     pub rest: Vec<String>,
+    /// The path is one of what is within a namespace: `namespaces/NAME/RESOURCE`.
+    pub within: bool,
+    /// The path is of the old form that asks for a watch: `watch/RESOURCE`.
+    pub watch_path: bool,
 }
 
 /// Subresources of namespaces; anything else after a namespace's name is a resource in it.
@@ -70,11 +74,12 @@ impl RequestInfo {
             subresource: String::new(),
             name: String::new(),
             rest: Vec::new(),
+            within: false,
+            watch_path: false,
             path: decoded,
         };
-        // Taken apart before it is decoded: an escaped slash is part of a name.
-        let segment = |s: &str| percent_encoding::percent_decode_str(s).decode_utf8_lossy().into_owned();
-        let parts: Vec<String> = path.split('/').filter(|s| !s.is_empty()).map(segment).collect();
+        // Taken apart after it is decoded: an escaped slash is one like the others.
+        let parts: Vec<String> = info.path.split('/').filter(|s| !s.is_empty()).map(str::to_owned).collect();
         let rest = match parts.first().map(String::as_str) {
             Some("api") if parts.len() >= 3 => {
                 info.version = parts[1].clone();
@@ -88,11 +93,10 @@ impl RequestInfo {
             _ => return info,
         };
         info.is_resource = true;
-        let mut watch_path = false;
         let rest = match rest[0].as_str() {
             // The old way to ask for a watch.
             "watch" if rest.len() > 1 => {
-                watch_path = true;
+                info.watch_path = true;
                 &rest[1..]
             }
             _ => rest,
@@ -105,7 +109,8 @@ impl RequestInfo {
             }
             ("namespaces", _) => {
                 info.namespace = rest[1].clone();
-                if OF_NAMESPACES.contains(&rest[2].as_str()) { rest } else { &rest[2..] }
+                info.within = !OF_NAMESPACES.contains(&rest[2].as_str());
+                if info.within { &rest[2..] } else { rest }
             }
             _ => rest,
         };
@@ -115,7 +120,7 @@ impl RequestInfo {
         info.rest = rest.get(3..).unwrap_or_default().to_vec();
         let whole = info.name.is_empty();
         info.verb = match *method {
-            Method::GET | Method::HEAD if watch_path => Verb::Watch,
+            Method::GET | Method::HEAD if info.watch_path => Verb::Watch,
             // Asked of one object, `watch` is no word: only collections are watched.
             Method::GET | Method::HEAD if whole && query.flag("watch") => Verb::Watch,
             Method::GET | Method::HEAD if whole => Verb::List,
@@ -167,6 +172,8 @@ mod tests {
             ),
             (Method::DELETE, "/api/v1/namespaces/a/pods", Verb::DeleteCollection, "", "a", "pods", "", ""),
             (Method::POST, "/api/v1/nodes", Verb::Create, "", "", "nodes", "", ""),
+            (Method::GET, "/api/v1/namespaces/a/pods/p%2Flog", Verb::Get, "", "a", "pods", "log", "p"),
+            (Method::GET, "/api/v1/namespaces/a/pods/p%252Flog", Verb::Get, "", "a", "pods", "", "p%2Flog"),
         ] {
             let info = read(method, uri);
             let found = (info.verb, &*info.group, &*info.namespace, &*info.resource, &*info.subresource, &*info.name);

@@ -7,10 +7,11 @@ use kontiki_storage::View;
 use serde_json::Value;
 
 use super::list::int;
-use super::{Answer, Request, decode_stored, key};
+use super::{Answer, Request, decode_stored, place};
 use crate::field::{Errors, Path, go_quote};
 use crate::object::Fields;
 use crate::status::{ApiError, Result};
+use crate::time;
 
 /// The subresources that connect.
 pub const CONNECTIONS: &[&str] = &["attach", "exec", "log", "portforward", "proxy"];
@@ -32,7 +33,7 @@ pub async fn connect(request: &mut Request) -> Result<Answer> {
     };
     let view = request.fresh_view().await?;
     let resource = &request.resource;
-    let record = view.get(key(resource, request.namespace(), name).as_str());
+    let record = view.get(place(resource, request.namespace(), name)?.as_str());
     let record = record.ok_or_else(|| ApiError::not_found(&resource.group, &resource.plural, name))?;
     let object = decode_stored(record)?;
     match (&*resource.kind, request.info.subresource.as_str()) {
@@ -99,13 +100,19 @@ fn check_log_options(request: &Request) -> Result<()> {
         Some(text) => int(text).map(Some),
         None => Ok(None),
     };
+    // They are read in one order and checked in another.
+    let since = number("sinceSeconds")?;
+    if let Some(text) = query.get("sinceTime").filter(|text| !matches!(*text, "" | "null")) {
+        time::parse(text).map_err(ApiError::bad_request)?;
+    }
+    let (tail, limit) = (number("tailLines")?, number("limitBytes")?);
     let mut errors = Errors::default();
-    for (option, least, detail) in [
-        ("tailLines", 0, "must be greater than or equal to 0"),
-        ("limitBytes", 1, "must be greater than 0"),
-        ("sinceSeconds", 1, "must be greater than 0"),
+    for (option, number, least, detail) in [
+        ("tailLines", tail, 0, "must be greater than or equal to 0"),
+        ("limitBytes", limit, 1, "must be greater than 0"),
+        ("sinceSeconds", since, 1, "must be greater than 0"),
     ] {
-        if let Some(n) = number(option)?.filter(|n| *n < least) {
+        if let Some(n) = number.filter(|n| *n < least) {
             errors.invalid(&Path::new(option), n, detail);
         }
     }

@@ -89,7 +89,7 @@ pub enum Next {
 }
 
 fn decide(request: &mut Request, view: &View, options: &DeleteOptions) -> Result<(Plan, Next)> {
-    let key = request.key();
+    let key = request.key()?;
     let record = view.get(key.as_str()).ok_or_else(|| request.not_found())?;
     let mut object = decode_stored(record)?;
     let rules = request.kind()?;

@@ -12,7 +12,7 @@ pub async fn get(request: &mut Request) -> Result<Answer> {
         return Err(ApiError::bad_request("the export parameter, deprecated since v1.14, is no longer supported"));
     }
     let view = view(request).await?;
-    let record = view.get(request.key().as_str()).ok_or_else(|| not_found(request))?;
+    let record = view.get(request.key()?.as_str()).ok_or_else(|| not_found(request))?;
     let object = match request.info.subresource.as_str() {
         "scale" => Object::Made(to_scale(&decode_stored(record)?)),
         _ => Object::Stored(record.value.clone()),

@@ -34,13 +34,13 @@ use tokio::time::Instant;
 use crate::auth::User;
 use crate::codec::{Target, decode_untyped};
 use crate::discovery::{Registry, Resource, Subresource, Verbs};
-use crate::field::Errors;
+use crate::field::{Errors, go_quote};
 use crate::kinds::{self, Kind};
 use crate::metrics::METRICS;
 use crate::request::{Accept, Query, RequestInfo, Verb};
 use crate::schema::{Node, builtin};
 use crate::server::Server;
-use crate::status::{ApiError, Result};
+use crate::status::{ApiError, Details, Result, qualified};
 
 /// A request on a resource. The body has been read whole, within its limit.
 pub struct Request {
@@ -122,8 +122,8 @@ impl Request {
     }
 
     /// Where the object that the path names is stored.
-    pub fn key(&self) -> Key {
-        key(&self.resource, &self.info.namespace, &self.info.name)
+    pub fn key(&self) -> Result<Key> {
+        place(&self.resource, &self.info.namespace, &self.info.name)
     }
 
     pub fn not_found(&self) -> ApiError {
@@ -172,6 +172,24 @@ pub fn key(resource: &Resource, namespace: &str, name: &str) -> Key {
     }
 }
 
+/// The key of an object that a client names. Not every text can be a name, since names are segments of paths.
+pub fn place(resource: &Resource, namespace: &str, name: &str) -> Result<Key> {
+    if name.is_empty() {
+        return Err(ApiError::bad_request("Name parameter required."));
+    }
+    let wrong = match name {
+        "." | ".." => format!("may not be '{name}'"),
+        _ => {
+            let found = ['/', '%'].into_iter().filter(|c| name.contains(*c));
+            found.map(|c| format!("may not contain '{c}'")).collect::<Vec<_>>().join(";")
+        }
+    };
+    if !wrong.is_empty() {
+        return Err(ApiError::bad_request(format!("Name parameter invalid: {}: {wrong}", go_quote(name))));
+    }
+    Ok(key(resource, namespace, name))
+}
+
 /// Namespace (empty where there is none) and name of what a key stores.
 pub fn place_of<'k>(resource: &Resource, key: &'k Key) -> (&'k str, &'k str) {
     let rest = key.as_str().split_once('/').map_or("", |(_, rest)| rest);
@@ -210,7 +228,7 @@ pub fn resolve(registry: &Registry, info: &RequestInfo, method: &Method) -> Opti
     let Some(resource) = found else { return Some(Err(ApiError::unknown_path())) };
     Some(match allowed(resource, info) {
         None => Err(ApiError::unknown_path()),
-        Some(verbs) if info.verb != Verb::Other && *method != Method::HEAD && verbs.has(needed(info.verb)) => {
+        Some(verbs) if info.verb != Verb::Other && *method != Method::HEAD && verbs.has(needed(info)) => {
             Ok(resource.clone())
         }
         Some(_) => Err(ApiError::method_not_allowed()),
@@ -219,9 +237,16 @@ pub fn resolve(registry: &Registry, info: &RequestInfo, method: &Method) -> Opti
 
 /// The verbs that the path takes; none where there is no such path.
 fn allowed(resource: &Resource, info: &RequestInfo) -> Option<Verbs> {
-    let in_place = !resource.namespaced || !info.namespace.is_empty();
+    let in_place = resource.namespaced == info.within;
+    // Nothing of the cluster is within a namespace.
+    if info.within && !in_place {
+        return None;
+    }
     if !info.subresource.is_empty() {
-        return resource.subresource(&info.subresource).filter(|_| in_place).map(|subresource| subresource.verbs);
+        let goes_on = info.rest.is_empty() || info.subresource == "proxy";
+        let subresource = resource.subresource(&info.subresource);
+        let taken = subresource.filter(|_| in_place && goes_on && !info.watch_path);
+        return taken.map(|subresource| subresource.verbs);
     }
     // Of these verbs, those that the resource has.
     let on = |verbs: &[Verbs]| {
@@ -230,18 +255,19 @@ fn allowed(resource: &Resource, info: &RequestInfo) -> Option<Verbs> {
     };
     const COLLECTION: &[Verbs] = &[Verbs::LIST, Verbs::WATCH, Verbs::CREATE, Verbs::DELETE_COLLECTION];
     match (info.name.is_empty(), in_place) {
-        // Named on the old watch path.
-        (false, true) if info.verb == Verb::Watch => on(&[Verbs::WATCH]),
+        (false, false) => None,
+        _ if info.watch_path => on(&[Verbs::WATCH]),
         (false, true) => on(&[Verbs::GET, Verbs::UPDATE, Verbs::PATCH, Verbs::DELETE]),
         (true, true) => on(COLLECTION),
         // Across namespaces there is only reading.
         (true, false) => on(COLLECTION).map(|_| on(&[Verbs::LIST, Verbs::WATCH]).unwrap_or_default()),
-        (false, false) => None,
     }
 }
 
-fn needed(verb: Verb) -> Verbs {
-    match verb {
+fn needed(info: &RequestInfo) -> Verbs {
+    match info.verb {
+        // A list that goes on: the path is that of the list.
+        Verb::Watch if !info.watch_path => Verbs::LIST,
         Verb::Get => Verbs::GET,
         Verb::List => Verbs::LIST,
         Verb::Watch => Verbs::WATCH,
@@ -267,7 +293,8 @@ pub async fn run(request: &mut Request) -> Result<Answer> {
     match request.info.verb {
         Verb::Get => get::get(request).await,
         Verb::List => list::list(request).await,
-        Verb::Watch => watch::watch(request).await,
+        Verb::Watch if request.resource.verbs.has(Verbs::WATCH) => watch::watch(request).await,
+        Verb::Watch => Err(unwatched(request)),
         Verb::Create => post(request).await,
         Verb::Update => update::update(request).await,
         Verb::Patch => patch::patch(request).await,
@@ -275,6 +302,18 @@ pub async fn run(request: &mut Request) -> Result<Answer> {
         Verb::DeleteCollection => delete_collection::delete_collection(request).await,
         _ => Err(ApiError::method_not_allowed()),
     }
+}
+
+/// The error for a watch of what is only listed.
+fn unwatched(request: &Request) -> ApiError {
+    if let Err(error) = list::Options::read(request) {
+        return error;
+    }
+    let Resource { group, plural, .. } = &*request.resource;
+    let what = go_quote(&qualified(plural, group));
+    let details = Details { group: group.to_string(), kind: plural.to_string(), ..Details::default() };
+    let why = format!("watch is not supported on resources of kind {what}");
+    ApiError::new(405, "MethodNotAllowed", why).with_details(details)
 }
 
 /// Creates an object, or does what is asked for by creating one that is not kept.
@@ -286,5 +325,69 @@ async fn post(request: &mut Request) -> Result<Answer> {
         (_, "") if request.resource.stored.is_some() => create::create(request).await,
         (_, "") => reviews::review(request),
         _ => Err(ApiError::method_not_allowed()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_paths_that_upstream_routes_are_served() {
+        let registry = Registry::builtin();
+        for (method, uri, code) in [
+            (Method::GET, "/api/v1/nodes", 200),
+            (Method::GET, "/api/v1/namespaces/a/nodes", 404),
+            (Method::POST, "/api/v1/namespaces/a/nodes", 404),
+            (Method::GET, "/api/v1/namespaces/a/nodes/n", 404),
+            (Method::GET, "/api/v1/namespaces/a/nodes/n/status", 404),
+            (Method::GET, "/api/v1/namespaces/a", 200),
+            (Method::PUT, "/api/v1/namespaces/a/status", 200),
+            (Method::PUT, "/api/v1/namespaces/a/finalize", 200),
+            (Method::GET, "/api/v1/namespaces/a/namespaces", 404),
+            (Method::GET, "/api/v1/namespaces/a/namespaces/a", 404),
+            (Method::GET, "/api/v1/pods", 200),
+            (Method::POST, "/api/v1/pods", 405),
+            (Method::GET, "/api/v1/pods/p", 404),
+            (Method::GET, "/api/v1/namespaces/a/configmaps/c%2Fd", 404),
+            (Method::GET, "/api/v1/namespaces/a/pods/p/status", 200),
+            (Method::GET, "/api/v1/namespaces/a/pods/p/status/more", 404),
+            (Method::GET, "/api/v1/namespaces/a/pods/p/proxy/more", 200),
+            (Method::GET, "/api/v1/watch/pods", 200),
+            (Method::GET, "/api/v1/watch/nodes/n", 200),
+            (Method::GET, "/api/v1/watch/pods/p", 404),
+            (Method::GET, "/api/v1/watch/namespaces/a/pods/p", 200),
+            (Method::GET, "/api/v1/watch/namespaces/a/pods/p/status", 404),
+            (Method::POST, "/api/v1/watch/namespaces/a/pods", 405),
+            (Method::GET, "/api/v1/watch/componentstatuses", 404),
+            // Routed, and then refused in other words.
+            (Method::GET, "/api/v1/componentstatuses?watch=1", 200),
+            (Method::GET, "/api/v1/namespaces/a/bindings?watch=1", 405),
+        ] {
+            let (path, query) = uri.split_once('?').unwrap_or((uri, ""));
+            let info = RequestInfo::read(&method, path, &Query::read(Some(query)));
+            let found = resolve(&registry, &info, &method).expect("the core group");
+            assert_eq!(found.map_or_else(|error| error.code, |_| 200), code, "{method} {uri}");
+        }
+    }
+
+    #[test]
+    fn names_are_segments_of_paths() {
+        let registry = Registry::builtin();
+        let config_maps = registry.find("", "v1", "configmaps").expect("configmaps");
+        let told = |name: &str| match place(config_maps, "a", name) {
+            Ok(key) => key.as_str().to_owned(),
+            Err(error) => error.message,
+        };
+        for (name, expected) in [
+            ("b", "configmaps/a/b"),
+            ("...", "configmaps/a/..."),
+            ("", "Name parameter required."),
+            ("..", r#"Name parameter invalid: "..": may not be '..'"#),
+            ("a%b", r#"Name parameter invalid: "a%b": may not contain '%'"#),
+            ("a/%", r#"Name parameter invalid: "a/%": may not contain '/';may not contain '%'"#),
+        ] {
+            assert_eq!(told(name), expected);
+        }
     }
 }

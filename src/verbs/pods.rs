@@ -10,7 +10,7 @@ use super::commit::{Plan, Reply, carry_out};
 use super::create::again;
 use super::delete::{self, Next};
 use super::options::{DeleteOptions, WriteOptions};
-use super::{Answer, Request, decode_stored, fields, input, key, target};
+use super::{Answer, Request, decode_stored, fields, input, place, target};
 use crate::admission::{self, Operation};
 use crate::codec::{canonicalize, encode_for_store};
 use crate::discovery::Resource;
@@ -43,7 +43,7 @@ pub async fn binding(request: &mut Request) -> Result<Answer> {
         }
         let name = binding.text_at(&["metadata", "name"]);
         let pods = pods(request)?;
-        let key = key(&pods, request.namespace(), name);
+        let key = place(&pods, request.namespace(), name)?;
         let record = view.get(key.as_str()).ok_or_else(|| ApiError::not_found("", "pods", name))?;
         let mut pod = decode_stored(record)?;
         let preconditions = DeleteOptions {
@@ -101,35 +101,38 @@ pub async fn eviction(request: &mut Request) -> Result<Answer> {
     let options = WriteOptions::read(request, "CreateOptions", None)?;
     let eviction = read(request, &options)?;
     named(request, &eviction)?;
-    let empty = json!({});
-    let mut delete = DeleteOptions::from_value(eviction.at(&["deleteOptions"]).unwrap_or(&empty))?;
-    delete.dry_run |= options.dry_run;
+    let wanted = deletion(&eviction, request.query.all("dryRun").collect())?;
+    let dry_run = !wanted.list_at(&["dryRun"]).is_empty();
+    // What is wrong with the options of the deletion is told where that begins.
+    let delete = DeleteOptions::from_value(&wanted);
     // A budget is spent before the pod goes, as a write of its own: were this replica to end between the two, the
     // budget's controller would take back what it doesn't see happen. Where none is spent, it is because of what the pod
     // is like, and then it goes as it is.
     let (mut spent, mut next) = (false, Next::Nothing);
-    let mut answer = carry_out(request, delete.dry_run, |request, view| {
+    let mut answer = carry_out(request, dry_run, |request, view| {
         let write = admission::Write { operation: Operation::Create, old: None };
         admission::mutate(request, view, write, &mut eviction.clone())?;
         let (record, pod) = found(request, view)?;
-        delete.check("", "Pod", &pod)?;
         let budget = if budgets::disrupts_nothing(&pod) { None } else { spend_budget(request, view, &pod)? };
+        let delete = delete.as_ref().map_err(ApiError::clone)?;
+        delete.check("", "Pod", &pod)?;
         spent = budget.is_some();
         match budget {
             Some(plan) => Ok(plan),
-            None => evict(request, &record, pod, &delete, &mut next),
+            None => evict(request, &record, pod, delete, &mut next),
         }
     })
     .await?;
+    let mut delete = delete?;
     if spent {
-        answer = carry_out(request, delete.dry_run, |request, view| {
+        answer = carry_out(request, dry_run, |request, view| {
             let (record, pod) = found(request, view)?;
             delete.check("", "Pod", &pod)?;
             evict(request, &record, pod, &delete, &mut next)
         })
         .await?;
     }
-    if next == Next::Remove && !delete.dry_run {
+    if next == Next::Remove && !dry_run {
         delete.version = None;
         match delete::carry(request, delete).await {
             Err(error) if error.code == 404 => {}
@@ -137,6 +140,21 @@ pub async fn eviction(request: &mut Request) -> Result<Answer> {
         }
     }
     Ok(answer)
+}
+
+/// The `DeleteOptions` of an eviction. It is dry if they or the request say so, which may not say different things.
+fn deletion(eviction: &Value, dry_run: Vec<&str>) -> Result<Value> {
+    let mut options = eviction.at(&["deleteOptions"]).cloned().unwrap_or_else(|| json!({}));
+    let said: Vec<&str> = options.list_at(&["dryRun"]).iter().filter_map(Value::as_str).collect();
+    if !dry_run.is_empty() && !said.is_empty() && dry_run != said {
+        let (asked, said) = (dry_run.join(" "), said.join(" "));
+        let why = format!("Non-matching dry-run options in request and content: [{asked}] and [{said}]");
+        return Err(ApiError::new(500, "", why));
+    }
+    if said.is_empty() && !dry_run.is_empty() {
+        options.set(&["dryRun"], dry_run);
+    }
+    Ok(options)
 }
 
 /// The deletion of a pod that says why it is deleted.
@@ -162,7 +180,7 @@ fn evict(
 }
 
 fn found(request: &Request, view: &View) -> Result<(Arc<Record>, Value)> {
-    let record = view.get(request.key().as_str()).ok_or_else(|| request.not_found())?;
+    let record = view.get(request.key()?.as_str()).ok_or_else(|| request.not_found())?;
     Ok((record.clone(), decode_stored(record)?))
 }
 
@@ -193,4 +211,24 @@ fn spend_budget(request: &Request, view: &View, pod: &Value) -> Result<Option<Pl
     let mut plan = Plan::new(success(), None).on(Condition::At(record.key.clone(), record.modified));
     plan.put(record.key.clone(), value.into(), revision_at, None);
     Ok(Some(plan))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_eviction_and_its_request_agree_on_whether_they_are_dry() {
+        let told = |said: Value, asked: &[&str]| match deletion(&json!({ "deleteOptions": said }), asked.to_vec()) {
+            Ok(options) => options.at(&["dryRun"]).cloned().unwrap_or_default().to_string(),
+            Err(error) => error.message,
+        };
+        assert_eq!(told(json!({}), &[]), "null");
+        assert_eq!(told(json!({}), &["All"]), r#"["All"]"#);
+        assert_eq!(told(json!({ "dryRun": ["x"] }), &[]), r#"["x"]"#);
+        assert_eq!(
+            told(json!({ "dryRun": ["All", "All"] }), &["All"]),
+            "Non-matching dry-run options in request and content: [All] and [All All]"
+        );
+    }
 }

@@ -4,7 +4,7 @@ use kontiki_storage::View;
 use serde_json::{Value, json};
 
 use super::options::WriteOptions;
-use super::{Answer, Object, Request, decode_stored, fields, input, target};
+use super::{Answer, Object, Request, decode_stored, fields, input, place, target};
 use crate::auth::service_accounts::{Bound, Grant};
 use crate::field::{Errors, Path};
 use crate::managed;
@@ -47,7 +47,7 @@ pub async fn create(request: &mut Request) -> Result<Answer> {
         }
     }
     let view = request.fresh_view().await?;
-    let record = view.get(request.key().as_str()).ok_or_else(|| request.not_found())?;
+    let record = view.get(request.key()?.as_str()).ok_or_else(|| request.not_found())?;
     let account = bound(&decode_stored(record)?);
     let server = request.server.clone();
     let accounts = &server.authenticator.service_accounts;
@@ -123,9 +123,12 @@ fn bind(request: &Request, view: &View, reference: &Value, grant: &mut Grant) ->
             return Err(ApiError::bad_request(format!("cannot bind token to object of type {what}")));
         }
     };
+    let registry = request.server.registry();
     let find = |resource: &str, name: &str| -> Result<Option<Value>> {
-        let place = if resource == "nodes" { name.to_owned() } else { format!("{}/{name}", request.namespace()) };
-        view.get(&format!("{resource}/{place}")).map(|record| decode_stored(record)).transpose()
+        let served = registry.find("", "v1", resource);
+        let served = served.ok_or_else(|| ApiError::internal(format!("{resource} are not served")))?;
+        let key = place(served, request.namespace(), name)?;
+        view.get(key.as_str()).map(|record| decode_stored(record)).transpose()
     };
     let object = find(resource, name)?.ok_or_else(|| ApiError::not_found("", resource, name))?;
     let there = bound(&object);

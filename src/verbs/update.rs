@@ -60,7 +60,7 @@ pub fn decide(
 ) -> Result<Plan> {
     let resource = request.resource.clone();
     let rules = request.kind()?;
-    let key = request.key();
+    let key = request.key()?;
     let record = view.get(key.as_str());
     if record.is_none() && !create {
         return Err(request.not_found());
