@@ -20,3 +20,13 @@ need_packages() {
     die "packages could not be installed: ${missing[*]}"
 }
 if command -v dpkg-query >/dev/null; then need_packages g++ clang libclang-dev; fi
+
+# RocksDB, compiled once on a machine and for all profiles.
+version=$(grep -A1 '^name = "librocksdb-sys"' Cargo.lock | sed -n 's/^version = "\(.*\)"/\1/p')
+export ROCKSDB_LIB_DIR="${ROCKSDB_LIB_DIR:-$KONTIKI_CACHE/rocksdb-$version}" ROCKSDB_STATIC=1
+if [ ! -e "$ROCKSDB_LIB_DIR/librocksdb.a" ]; then
+  made="$ROCKSDB_LIB_DIR/build"
+  env -u ROCKSDB_LIB_DIR cargo build --release --locked -p librocksdb-sys --target-dir "$made"
+  mv "$made"/release/build/librocksdb-sys-*/out/librocksdb.a "$ROCKSDB_LIB_DIR/"
+  rm -rf "$made"
+fi
