@@ -82,9 +82,13 @@ enum Field {
 
 impl Selection {
     /// `namespace` and `name` are those of the path, empty where it has none.
-    pub fn new(resource: &Resource, namespace: &str, name: &str, labels: &str, fields: &str) -> Result<Selection> {
-        let labels = LabelSelector::parse(labels).map_err(ApiError::bad_request)?;
-        let parsed = FieldSelector::parse(fields).map_err(ApiError::bad_request)?;
+    pub fn new(
+        resource: &Resource,
+        namespace: &str,
+        name: &str,
+        labels: LabelSelector,
+        parsed: FieldSelector,
+    ) -> Result<Selection> {
         let selectable = |group: &str, kind: &str| kinds::find(group, kind).map_or(&[][..], |kind| kind.selectable());
         let shown = selectable(&resource.group, &resource.kind);
         let stored = resource.stored.as_ref().map_or(&[][..], |stored| selectable(&stored.group, &stored.kind));
@@ -104,6 +108,9 @@ impl Selection {
                 }
             };
             wanted.push(Wanted { field, value: requirement.value, equal: requirement.equal });
+        }
+        if !name.is_empty() && !wanted.is_empty() && exact.as_deref() != Some(name) {
+            return Err(ApiError::bad_request("fieldSelector metadata.name doesn't match requested name"));
         }
         let name = if name.is_empty() { exact } else { Some(name.to_owned()) };
         Ok(Selection { namespace: namespace.to_owned(), name, labels, fields: wanted })

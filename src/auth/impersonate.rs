@@ -5,6 +5,7 @@ use percent_encoding::percent_decode_str;
 
 use super::authorize::Target;
 use super::{ANONYMOUS, Attributes, Authorizer, UNAUTHENTICATED, User};
+use crate::field::go_quote;
 use crate::status::{ApiError, Result};
 
 const USER: &str = "impersonate-user";
@@ -30,7 +31,7 @@ pub fn impersonated(user: &User, headers: &HeaderMap, authorizer: &Authorizer) -
         return Ok(None);
     }
     if wanted.name.is_empty() {
-        return Err(ApiError::internal("impersonation of groups, uid or extra without impersonating a user"));
+        return Err(ApiError::bad_request(format!("requested {} without impersonating a user name", shown(&wanted))));
     }
     check(user, &wanted, authorizer)?;
     let account = service_account(&wanted.name);
@@ -41,6 +42,23 @@ pub fn impersonated(user: &User, headers: &HeaderMap, authorizer: &Authorizer) -
         wanted.groups.push(UNAUTHENTICATED.to_owned());
     }
     Ok(Some(wanted.authenticated()))
+}
+
+/// As Go prints a `user.DefaultInfo` with `%#v`, which is what the client reads.
+fn shown(user: &User) -> String {
+    let list = |items: &[String]| {
+        let items: Vec<String> = items.iter().map(|item| go_quote(item)).collect();
+        format!("{{{}}}", items.join(", "))
+    };
+    let groups = if user.groups.is_empty() { "(nil)".to_owned() } else { list(&user.groups) };
+    let extra = if user.extra.is_empty() {
+        "(nil)".to_owned()
+    } else {
+        let items = user.extra.iter().map(|(key, values)| format!("{}:[]string{}", go_quote(key), list(values)));
+        format!("{{{}}}", items.collect::<Vec<_>>().join(", "))
+    };
+    let (name, uid) = (go_quote(&user.name), go_quote(&user.uid));
+    format!("&user.DefaultInfo{{Name:{name}, UID:{uid}, Groups:[]string{groups}, Extra:map[string][]string{extra}}}")
 }
 
 fn service_account(name: &str) -> Option<(&str, &str)> {

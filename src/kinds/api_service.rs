@@ -108,7 +108,7 @@ impl Kind for ApiService {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: false, change: true, whole: true }
+        meta::MetaLooks { finalizers: false, change: true, whole: 1 }
     }
 }
 

@@ -3,6 +3,7 @@
 use serde_json::Value;
 
 use super::Kind;
+use super::go_shape;
 use super::meta;
 use super::names;
 use super::node;
@@ -55,7 +56,7 @@ impl Kind for Lease {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: false, change: true, whole: false }
+        meta::MetaLooks { finalizers: false, change: true, whole: 0 }
     }
 }
 
@@ -113,7 +114,14 @@ impl Kind for RuntimeClass {
             meta::labels(errors, &scheduling.child("nodeSelector"), selector);
         }
         let path = scheduling.child("tolerations");
-        pod_parts::tolerations(errors, &path, object.list_at(&["scheduling", "tolerations"]));
+        let tolerations = object.list_at(&["scheduling", "tolerations"]);
+        pod_parts::tolerations(errors, &path, tolerations);
+        let key = |of: &Value| ["key", "operator", "value", "effect"].map(|field| of.text_at(&[field]).to_owned());
+        for (i, toleration) in tolerations.iter().enumerate() {
+            if tolerations[..i].iter().any(|other| key(other) == key(toleration)) {
+                errors.duplicate(&path.index(i), go_shape::by_value(Some(toleration), pod_parts::TOLERATION));
+            }
+        }
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {
@@ -129,6 +137,6 @@ impl Kind for RuntimeClass {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: false, change: true, whole: true }
+        meta::MetaLooks { finalizers: false, change: true, whole: 1 }
     }
 }

@@ -208,7 +208,7 @@ impl Kind for CustomResourceDefinition {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: false, change: true, whole: false }
+        meta::MetaLooks { finalizers: false, change: true, whole: 0 }
     }
 }
 

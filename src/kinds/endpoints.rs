@@ -220,7 +220,7 @@ impl Kind for EndpointSlice {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: true, change: false, whole: true }
+        meta::MetaLooks { finalizers: true, change: false, whole: 1 }
     }
 }
 

@@ -158,7 +158,7 @@ impl Kind for Event {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: self.strict, change: self.strict, whole: false }
+        meta::MetaLooks { finalizers: self.strict, change: self.strict, whole: 0 }
     }
 
     fn selectable(&self) -> &'static [Selectable] {

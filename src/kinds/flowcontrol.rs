@@ -13,7 +13,7 @@ const GROUP: &str = "flowcontrol.apiserver.k8s.io";
 
 pub static KINDS: &[&dyn Kind] = &[&FlowSchema, &PriorityLevelConfiguration];
 
-const LOOKS: meta::MetaLooks = meta::MetaLooks { finalizers: true, change: false, whole: true };
+const LOOKS: meta::MetaLooks = meta::MetaLooks { finalizers: true, change: false, whole: 1 };
 
 const DISTINGUISHERS: &[&str] = &["ByNamespace", "ByUser"];
 const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "proxy", "update", "watch"];

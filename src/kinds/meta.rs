@@ -141,12 +141,12 @@ pub struct MetaLooks {
     pub finalizers: bool,
     /// The check of a change is made once more.
     pub change: bool,
-    /// The check of the new object as a whole is made again on update.
-    pub whole: bool,
+    /// How many times the new object as a whole is looked at again on update.
+    pub whole: usize,
 }
 
 impl MetaLooks {
-    pub const ALL: MetaLooks = MetaLooks { finalizers: true, change: true, whole: true };
+    pub const ALL: MetaLooks = MetaLooks { finalizers: true, change: true, whole: 1 };
 }
 
 const METADATA: Path<'static> = Path::new("metadata");
@@ -188,10 +188,7 @@ pub fn validate_update(rules: &dyn Kind, namespaced: bool, object: &Value, old: 
     check_whole(NameForm::PathSegment, namespaced, object, errors);
     check_change(object, old, errors);
     let looks = rules.meta_looks();
-    for (made, whole) in [(looks.change, false), (looks.whole, true)] {
-        if !made {
-            continue;
-        }
+    for whole in looks.change.then_some(false).into_iter().chain(std::iter::repeat_n(true, looks.whole)) {
         if whole {
             check_whole(rules.name_form(), namespaced, object, errors);
         } else {

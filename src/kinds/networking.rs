@@ -357,7 +357,7 @@ impl Kind for NetworkPolicy {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: true, change: true, whole: false }
+        meta::MetaLooks { finalizers: true, change: true, whole: 0 }
     }
 }
 
@@ -415,7 +415,7 @@ fn check_policy_port(port: &Value, path: &Path<'_>, errors: &mut Errors) {
             names::port_number(errors, &path.child("port"), number);
             if let Some(end) = end {
                 if end < number {
-                    errors.invalid(&at, end, "must be greater than or equal to `port`");
+                    errors.invalid(&at, number, "must be greater than or equal to `port`");
                 }
                 names::port_number(errors, &at, end);
             }
@@ -606,7 +606,7 @@ impl Kind for ServiceCidr {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: true, change: true, whole: false }
+        meta::MetaLooks { finalizers: true, change: true, whole: 0 }
     }
 }
 

@@ -182,6 +182,8 @@ impl Kind for PersistentVolume {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut Errors) {
+        // Upstream's strategy asks for it, and the check of the change once more.
+        self.validate(object, errors);
         self.validate(object, errors);
         let spec = Path::new("spec");
         let mut new = object.clone();
@@ -241,7 +243,7 @@ impl Kind for PersistentVolume {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: true, change: false, whole: true }
+        meta::MetaLooks { finalizers: true, change: false, whole: 2 }
     }
 }
 
@@ -398,6 +400,8 @@ impl Kind for PersistentVolumeClaim {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut Errors) {
+        // Upstream's strategy asks for it, and the check of the change once more.
+        self.validate(object, errors);
         self.validate(object, errors);
         let spec = Path::new("spec");
         let bound = object.text_at(&["status", "phase"]) == "Bound";
@@ -461,6 +465,10 @@ impl Kind for PersistentVolumeClaim {
                 Some(_) => {}
             }
         }
+    }
+
+    fn meta_looks(&self) -> meta::MetaLooks {
+        meta::MetaLooks { whole: 2, ..meta::MetaLooks::ALL }
     }
 
     fn warnings(&self, object: &Value, _old: Option<&Value>) -> Vec<String> {

@@ -55,9 +55,6 @@ pub fn tolerations(errors: &mut Errors, list: &Path<'_>, tolerations: &[Value]) 
         if !effect.is_empty() && !EFFECTS.contains(&effect) {
             errors.not_supported(&path.child("effect"), effect, EFFECTS);
         }
-        if tolerations[..i].contains(toleration) {
-            errors.duplicate(&path, go_shape::by_value(Some(toleration), TOLERATION));
-        }
     }
 }
 

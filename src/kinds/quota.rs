@@ -190,7 +190,7 @@ impl Kind for ResourceQuota {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: true, change: true, whole: false }
+        meta::MetaLooks { finalizers: true, change: true, whole: 0 }
     }
 }
 
@@ -370,7 +370,7 @@ impl Kind for LimitRange {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: true, change: false, whole: true }
+        meta::MetaLooks { finalizers: true, change: false, whole: 1 }
     }
 }
 

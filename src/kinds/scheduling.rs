@@ -96,7 +96,7 @@ impl Kind for PriorityClass {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: true, change: true, whole: false }
+        meta::MetaLooks { finalizers: true, change: true, whole: 0 }
     }
 }
 

@@ -241,7 +241,7 @@ impl Kind for Service {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: true, change: true, whole: false }
+        meta::MetaLooks { finalizers: true, change: true, whole: 0 }
     }
 }
 

@@ -109,7 +109,7 @@ impl Kind for StorageClass {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: true, change: true, whole: false }
+        meta::MetaLooks { finalizers: true, change: true, whole: 0 }
     }
 }
 
@@ -286,7 +286,7 @@ impl Kind for CsiDriver {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: true, change: true, whole: false }
+        meta::MetaLooks { finalizers: true, change: true, whole: 0 }
     }
 }
 
@@ -353,6 +353,8 @@ impl Kind for CsiNode {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut Errors) {
+        // Upstream's strategy asks for it, and the check of the change once more.
+        self.validate(object, errors);
         self.validate(object, errors);
         let spec = Path::new("spec");
         let bare = |driver: &Value| {
@@ -372,7 +374,7 @@ impl Kind for CsiNode {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: true, change: false, whole: true }
+        meta::MetaLooks { finalizers: true, change: false, whole: 2 }
     }
 }
 
@@ -407,6 +409,7 @@ impl Kind for CsiStorageCapacity {
     }
 
     fn validate_update(&self, object: &Value, old: &Value, errors: &mut Errors) {
+        self.validate(object, errors);
         if object.at(&["nodeTopology"]) != old.at(&["nodeTopology"]) {
             let shown = object.at(&["nodeTopology"]).map_or("null".to_owned(), Value::to_string);
             errors.invalid(&Path::new("nodeTopology"), Raw(shown), meta::FIELD_IMMUTABLE);
@@ -418,7 +421,7 @@ impl Kind for CsiStorageCapacity {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: true, change: true, whole: false }
+        meta::MetaLooks::ALL
     }
 }
 
@@ -528,7 +531,7 @@ impl Kind for VolumeAttachment {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: true, change: false, whole: true }
+        meta::MetaLooks { finalizers: true, change: false, whole: 1 }
     }
 }
 

@@ -18,7 +18,7 @@ pub static KINDS: &[&dyn Kind] = &[
 ];
 
 /// What reads only the metadata of the new object as a whole, and lets any finalizer pass.
-pub const WHOLE_ONLY: meta::MetaLooks = meta::MetaLooks { finalizers: false, change: false, whole: true };
+pub const WHOLE_ONLY: meta::MetaLooks = meta::MetaLooks { finalizers: false, change: false, whole: 1 };
 
 const FAILURE_POLICIES: &[&str] = &["Fail", "Ignore"];
 const MATCH_POLICIES: &[&str] = &["Equivalent", "Exact"];

@@ -7,16 +7,20 @@ use std::ops::Bound;
 use std::sync::Arc;
 use std::time::Duration;
 
-use base64::Engine;
-use base64::prelude::BASE64_URL_SAFE_NO_PAD;
+use base64::engine::general_purpose::{GeneralPurpose, NO_PAD};
+use base64::{Engine, alphabet};
 use kontiki_storage::{Compacted, Record, Revision, View};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
+use serde_json::Value;
 use tokio::time::Instant;
 
 use super::{Answer, Request};
+use crate::codec::json::{Syntax, decode_untyped, kind_of};
 use crate::facts::Selection;
 use crate::field::{Errors, Path, go_quote};
 use crate::metrics::METRICS;
+use crate::request::Query;
+use crate::selector::{FieldSelector, LabelSelector};
 use crate::status::{ApiError, Cause, Details, Result};
 
 /// How long a list waits for a revision that this replica hasn't applied.
@@ -35,9 +39,10 @@ pub struct List {
 /// `ListOptions` as the query has them.
 pub struct Options {
     pub selection: Selection,
-    pub version: Version,
-    pub limit: usize,
-    pub continues: String,
+    limit: usize,
+    continues: String,
+    /// Only a watch has them: what it asks for, or what one that names no version gets.
+    pub initial_events: Option<bool>,
 }
 
 /// Which state of the collection is asked for.
@@ -54,7 +59,7 @@ pub enum Version {
 pub async fn list(request: &mut Request) -> Result<Answer> {
     let options = Options::read(request)?;
     let (view, from) = if options.continues.is_empty() {
-        (view(request, options.version).await?, None)
+        (view(request, options.version(request)?).await?, None)
     } else {
         let (view, from) = continued(request, &options.continues).await?;
         (view, Some(from))
@@ -116,49 +121,50 @@ impl Options {
         for name in ["timeoutSeconds", "limit"] {
             int(query.text(name))?;
         }
-        check(request)?;
-        let limit = usize::try_from(int(query.text("limit"))?).unwrap_or(0);
-        let selection = Selection::new(
-            &request.resource,
-            request.namespace(),
-            request.name(),
-            query.text("labelSelector"),
-            query.text("fieldSelector"),
-        )?;
-        let text = query.text("resourceVersion");
-        let continues = query.text("continue").to_owned();
-        let revision = if text.is_empty() {
-            0
-        } else {
-            uint("resourceVersion", text)
-                .map_err(|why| ApiError::bad_request(format!("invalid resource version: {why}")))?
-        };
-        let version = match (text, query.text("resourceVersionMatch")) {
-            ("", _) => Version::Latest,
-            (_, "Exact") => Version::Exact(revision),
-            (_, "NotOlderThan") if revision > 0 => Version::NotOlderThan(revision),
+        let labels = LabelSelector::parse(query.text("labelSelector")).map_err(ApiError::bad_request)?;
+        let fields = FieldSelector::parse(query.text("fieldSelector")).map_err(ApiError::bad_request)?;
+        let initial_events = initial_events(query)?;
+        let namespace = if request.resource.namespaced { request.namespace() } else { "" };
+        Ok(Options {
+            selection: Selection::new(&request.resource, namespace, request.name(), labels, fields)?,
+            limit: usize::try_from(int(query.text("limit"))?).unwrap_or(0),
+            continues: query.text("continue").to_owned(),
+            initial_events,
+        })
+    }
+
+    /// The version that a list asks for.
+    fn version(&self, request: &Request) -> Result<Version> {
+        let text = request.query.text("resourceVersion");
+        if text.is_empty() {
+            return Ok(Version::Latest);
+        }
+        let revision = uint("resourceVersion", text)
+            .map_err(|why| ApiError::bad_request(format!("invalid resource version: {why}")))?;
+        Ok(match request.query.text("resourceVersionMatch") {
+            "Exact" => Version::Exact(revision),
             _ if revision == 0 => Version::Any,
             // Before there was a match parameter a page of a given version was of exactly that version.
-            _ if limit > 0 && continues.is_empty() => Version::Exact(revision),
+            "" if self.limit > 0 => Version::Exact(revision),
             _ => Version::NotOlderThan(revision),
-        };
-        Ok(Options { selection, version, limit, continues })
+        })
     }
 }
 
-/// The rules on how `ListOptions` go together (KEP-2523 and KEP-3157).
-pub fn check(request: &Request) -> Result<()> {
-    let query = &request.query;
-    let (version, matching, watch) = (
-        query.text("resourceVersion"),
-        query.text("resourceVersionMatch"),
-        request.info.verb == crate::request::Verb::Watch,
-    );
-    let initial = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
+/// Checks how `ListOptions` go together (KEP-2523 and KEP-3157), and says whether a watch is to begin with what is there.
+fn initial_events(query: &Query) -> Result<Option<bool>> {
+    let (version, mut matching) = (query.text("resourceVersion"), query.text("resourceVersionMatch"));
+    let mut initial = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
+    // Not for the paths that say watch themselves: to upstream their options are those of a list.
+    let watch = query.flag("watch");
+    if watch && initial.is_none() && matching.is_empty() && matches!(version, "" | "0") {
+        (initial, matching) = (Some(true), "NotOlderThan");
+    }
     let mut errors = Errors::default();
     let (match_path, initial_path) = (Path::new("resourceVersionMatch"), Path::new("sendInitialEvents"));
+    let continues = !query.text("continue").is_empty();
     if watch {
-        if initial.is_some() && matching.is_empty() {
+        if initial.is_some() && matching != "NotOlderThan" {
             errors.forbidden(&match_path, "sendInitialEvents requires setting resourceVersionMatch to NotOlderThan");
         }
         if !matching.is_empty() {
@@ -171,19 +177,16 @@ pub fn check(request: &Request) -> Result<()> {
             if matching != "NotOlderThan" {
                 errors.not_supported(&match_path, matching, &["NotOlderThan"]);
             }
-        }
-        if !query.text("continue").is_empty() && initial.is_some() {
-            errors.forbidden(&Path::new("continue"), "continue is forbidden for watch");
+            if continues {
+                errors.forbidden(&match_path, "resourceVersionMatch is forbidden when continue is provided");
+            }
         }
     } else {
-        if initial.is_some() {
-            errors.forbidden(&initial_path, "sendInitialEvents is forbidden for list");
-        }
         if !matching.is_empty() {
             if version.is_empty() {
                 errors.forbidden(&match_path, "resourceVersionMatch is forbidden unless resourceVersion is provided");
             }
-            if !query.text("continue").is_empty() {
+            if continues {
                 errors.forbidden(&match_path, "resourceVersionMatch is forbidden when continue is provided");
             }
             if !matches!(matching, "Exact" | "NotOlderThan") {
@@ -193,8 +196,11 @@ pub fn check(request: &Request) -> Result<()> {
                 errors.forbidden(&match_path, "resourceVersionMatch \"exact\" is forbidden for resourceVersion \"0\"");
             }
         }
+        if initial.is_some() {
+            errors.forbidden(&initial_path, "sendInitialEvents is forbidden for list");
+        }
     }
-    if errors.is_empty() { Ok(()) } else { Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &errors.0)) }
+    if errors.is_empty() { Ok(initial) } else { Err(ApiError::invalid("meta.k8s.io", "ListOptions", "", &errors.0)) }
 }
 
 /// The state that a list or the start of a watch shows.
@@ -242,17 +248,17 @@ fn too_large(asked: Revision, current: Revision) -> ApiError {
 
 /// The view in which a paged list goes on, and the key at which it does.
 async fn continued(request: &Request, token: &str) -> Result<(View, String)> {
-    let invalid = |why: String| ApiError::bad_request(format!("continue key is not valid: {why}"));
+    let token = Token::decode(token)
+        .map_err(|why| ApiError::bad_request(format!("invalid continue token: continue key is not valid: {why}")))?;
     if !matches!(request.query.text("resourceVersion"), "" | "0") {
         return Err(ApiError::bad_request("specifying resource version is not allowed when using continue"));
     }
-    let token = Token::decode(token).map_err(invalid)?;
     let resource = &request.resource;
     let prefix = match (resource.namespaced, request.namespace()) {
         (true, namespace) if !namespace.is_empty() => format!("{}/{namespace}/", resource.table),
         _ => format!("{}/", resource.table),
     };
-    let from = format!("{prefix}{}", token.start);
+    let from = format!("{prefix}{}", token.start.strip_prefix('/').unwrap_or(&token.start));
     if token.revision < 0 {
         // The client has chosen an inconsistent list over none.
         return Ok((request.fresh_view().await?, from));
@@ -276,7 +282,7 @@ const EXPIRED: &str = "The provided continue parameter is too old to display a c
                        inconsistent list - objects that were created, modified, or deleted between the time the \
                        first chunk was returned and now may show up in the list.";
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize)]
 pub struct Token {
     #[serde(rename = "v")]
     format: String,
@@ -289,6 +295,9 @@ pub struct Token {
 
 const FORMAT: &str = "meta.k8s.io/v1";
 
+/// As Go reads it: bits that are left over are not looked at.
+const BASE64: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, NO_PAD.with_decode_allow_trailing_bits(true));
+
 impl Token {
     fn after(revision: Revision, prefix: &str, last: &Record) -> Token {
         let key = last.key.as_str().strip_prefix(prefix).unwrap_or_default();
@@ -296,25 +305,69 @@ impl Token {
     }
 
     pub fn encode(&self) -> String {
-        BASE64_URL_SAFE_NO_PAD.encode(serde_json::to_vec(self).unwrap_or_default())
+        BASE64.encode(serde_json::to_vec(self).unwrap_or_default())
     }
 
+    /// The errors are Go's, which clients see.
     pub fn decode(text: &str) -> std::result::Result<Token, String> {
-        let bytes =
-            BASE64_URL_SAFE_NO_PAD.decode(text.trim_end_matches('=')).map_err(|_| "illegal base64 data".to_owned())?;
-        let token: Token = serde_json::from_slice(&bytes).map_err(|e| e.to_string())?;
-        match token {
-            Token { format, .. } if format != FORMAT => {
-                Err(format!("server does not recognize this encoded version {}", go_quote(&format)))
+        let bytes = BASE64.decode(text).map_err(|_| {
+            let foreign = |byte: u8| !byte.is_ascii_alphanumeric() && byte != b'-' && byte != b'_';
+            let at = text.bytes().position(foreign).unwrap_or(text.len().saturating_sub(1));
+            format!("illegal base64 data at input byte {at}")
+        })?;
+        let json = decode_untyped(&bytes).map_err(|Syntax(why)| why)?;
+        let unmarshal = |value: &Value, into: &str| {
+            let what = match value {
+                Value::Number(number) => format!("number {number}"),
+                other => kind_of(other).to_owned(),
+            };
+            Err(format!("json: cannot unmarshal {what} into Go {into}"))
+        };
+        let mut token = Token { format: String::new(), revision: 0, start: String::new() };
+        match &json {
+            Value::Object(members) => {
+                for (name, value) in members {
+                    match (name.as_str(), value) {
+                        (_, Value::Null) => {}
+                        ("v", Value::String(text)) => token.format = text.clone(),
+                        ("start", Value::String(text)) => token.start = text.clone(),
+                        ("rv", Value::Number(number)) if number.is_i64() => {
+                            token.revision = number.as_i64().unwrap_or_default();
+                        }
+                        ("v" | "start", Value::Number(_)) => {
+                            return Err(format!(
+                                "json: cannot unmarshal number into Go struct field continueToken.{name} of type string"
+                            ));
+                        }
+                        ("v" | "start", _) => {
+                            return unmarshal(value, &format!("struct field continueToken.{name} of type string"));
+                        }
+                        ("rv", _) => return unmarshal(value, "struct field continueToken.rv of type int64"),
+                        _ => {}
+                    }
+                }
             }
-            Token { revision: 0, .. } => Err("incorrect encoded start resourceVersion (version meta.k8s.io/v1)".into()),
-            Token { start, .. }
-                if start.is_empty() || start.starts_with('/') || start.split('/').any(|s| s == "..") =>
-            {
-                Err("invalid start key".into())
+            Value::Null => {}
+            Value::Number(_) => {
+                return Err("json: cannot unmarshal number into Go value of type storage.continueToken".into());
             }
-            token => Ok(token),
+            other => return unmarshal(other, "value of type storage.continueToken"),
         }
+        if token.format != FORMAT {
+            return Err(format!("server does not recognize this encoded version {}", token.format));
+        }
+        if token.revision == 0 {
+            return Err(format!("incorrect encoded start resourceVersion (version {FORMAT})"));
+        }
+        if token.start.is_empty() {
+            return Err(format!("encoded start key empty (version {FORMAT})"));
+        }
+        // Nothing outside of the collection.
+        let path = token.start.strip_prefix('/').unwrap_or(&token.start);
+        if !path.is_empty() && path.split('/').any(|part| matches!(part, "" | "." | "..")) {
+            return Err(token.start);
+        }
+        Ok(token)
     }
 }
 
@@ -353,9 +406,33 @@ mod tests {
         let token = Token { format: FORMAT.into(), revision: 7, start: "ns/a\0".into() };
         let read = Token::decode(&token.encode()).expect("a token");
         assert_eq!((read.revision, read.start), (7, "ns/a\0".to_owned()));
-        for bad in ["", "!", "e30", &Token { start: "../x".into(), ..token }.encode()] {
-            assert!(Token::decode(bad).is_err(), "{bad}");
+        let with = |json: &str| BASE64.encode(json);
+        let json = |rv: &str, start: &str| with(&format!(r#"{{"v":"{FORMAT}","rv":{rv},"start":{start}}}"#));
+        for (bad, why) in [
+            ("x", "illegal base64 data at input byte 0"),
+            ("abcde", "illegal base64 data at input byte 4"),
+            ("ab=", "illegal base64 data at input byte 2"),
+            ("abc", "invalid character 'i' looking for beginning of value"),
+            ("e30", "server does not recognize this encoded version "),
+            (&with(r#"{"v":"x"}"#), "server does not recognize this encoded version x"),
+            (&with("[]"), "json: cannot unmarshal array into Go value of type storage.continueToken"),
+            (&json("0", r#""a""#), "incorrect encoded start resourceVersion (version meta.k8s.io/v1)"),
+            (
+                &json(r#""5""#, r#""a""#),
+                "json: cannot unmarshal string into Go struct field continueToken.rv of type int64",
+            ),
+            (
+                &json("1.5", r#""a""#),
+                "json: cannot unmarshal number 1.5 into Go struct field continueToken.rv of type int64",
+            ),
+            (&json("5", r#""""#), "encoded start key empty (version meta.k8s.io/v1)"),
+            (&json("5", r#""../x""#), "../x"),
+            (&json("5", r#""a//b""#), "a//b"),
+            (&json("5", r#""a/""#), "a/"),
+        ] {
+            assert_eq!(Token::decode(bad).err().as_deref(), Some(why), "{bad}");
         }
+        assert!(Token::decode(&json("5", r#""/a""#)).is_ok());
     }
 
     proptest! {

@@ -11,6 +11,7 @@ use crate::auth::{Attributes, Decision, User};
 use crate::codec::canonicalize;
 use crate::field::{Errors, Path, Raw};
 use crate::kinds::go_shape::{self, Part, Shape};
+use crate::kinds::names;
 use crate::object::Fields;
 use crate::status::{ApiError, Result};
 use crate::time;
@@ -92,6 +93,11 @@ fn check_access(kind: &str, object: &Value, errors: &mut Errors) {
         }
         _ => {}
     }
+    for name in ["fieldSelector", "labelSelector"] {
+        if let Some(selector) = object.at(&["spec", "resourceAttributes", name]) {
+            check_selector(selector, &spec.child("resourceAttributes").child(name), name == "labelSelector", errors);
+        }
+    }
     let nobody = object.text_at(&["spec", "user"]).is_empty() && object.list_at(&["spec", "groups"]).is_empty();
     if kind != "SelfSubjectAccessReview" && nobody {
         errors.invalid(&spec.child("user"), "", "at least one of user or group must be specified");
@@ -117,6 +123,42 @@ fn check_access(kind: &str, object: &Value, errors: &mut Errors) {
     }
     if path.is_some() {
         errors.invalid(&spec.child("nonResourceAttributes"), shown(), "disallowed on this kind of request");
+    }
+}
+
+/// Operators that this server doesn't know pass: who asks may be newer.
+fn check_selector(selector: &Value, path: &Path<'_>, of_labels: bool, errors: &mut Errors) {
+    let (raw, requirements) = (selector.text_at(&["rawSelector"]), selector.list_at(&["requirements"]));
+    let list = path.child("requirements");
+    if !raw.is_empty() && !requirements.is_empty() {
+        errors.invalid(&path.child("rawSelector"), raw, "may not specified at the same time as requirements");
+    }
+    if raw.is_empty() && requirements.is_empty() {
+        errors.required(&list, format!("when {path} is specified, requirements or rawSelector is required"));
+    }
+    for (i, requirement) in requirements.iter().enumerate() {
+        let path = list.index(i);
+        let (key, values) = (requirement.text_at(&["key"]), requirement.list_at(&["values"]));
+        if key.is_empty() && !of_labels {
+            errors.required(&path.child("key"), "must be specified");
+        }
+        let at = path.child("values");
+        match requirement.text_at(&["operator"]) {
+            "In" | "NotIn" if values.is_empty() => {
+                errors.required(&at, "must be specified when `operator` is 'In' or 'NotIn'");
+            }
+            "Exists" | "DoesNotExist" if !values.is_empty() => {
+                errors.forbidden(&at, "may not be specified when `operator` is 'Exists' or 'DoesNotExist'");
+            }
+            _ => {}
+        }
+        if of_labels {
+            names::invalid_each(errors, &path.child("key"), key, names::qualified_name(key));
+            for (j, value) in values.iter().enumerate() {
+                let value = value.as_str().unwrap_or_default();
+                names::invalid_each(errors, &at.index(j), value, names::label_value(value));
+            }
+        }
     }
 }
 

@@ -73,7 +73,7 @@ pub async fn watch(request: &mut Request) -> Result<Answer> {
     let options = Options::read(request)?;
     let query = &request.query;
     let timeout = list::int(query.text("timeoutSeconds"))?;
-    let initial_asked = query.get("sendInitialEvents").map(|_| query.flag("sendInitialEvents"));
+    let initial_asked = options.initial_events;
     let bookmarks = query.flag("allowWatchBookmarks");
     let text = query.text("resourceVersion");
     let server = &request.server;
@@ -83,25 +83,36 @@ pub async fn watch(request: &mut Request) -> Result<Answer> {
     // Before the view is taken, so that what is applied in between is told.
     let applied = store.revisions();
     let revision = list::uint("resourceVersion", if text.is_empty() { "0" } else { text })
-        .map_err(|why| ApiError::bad_request(format!("invalid resource version: {why}")))?;
+        .map_err(|why| ApiError::new(500, "", why))?;
     let shows_state = initial_asked.unwrap_or(revision == 0);
-    let (initial, after) = if shows_state || revision == 0 {
+    let subscribe = |after| match store.subscribe(&request.resource.table, after) {
+        Ok(cursor) => Source::Cursor(cursor),
+        Err(compacted) => Source::Failed(too_old(compacted)),
+    };
+    let (initial, after, source) = if shows_state || revision == 0 {
         let version = match (text, revision) {
             ("", _) => Version::Latest,
             (_, 0) => Version::Any,
             _ => Version::NotOlderThan(revision),
         };
-        let view = list::view(request, version).await?;
-        let records =
-            if shows_state { list::page(request, &view, &options.selection, None, 0).records } else { Vec::new() };
-        (records, view.revision())
+        match list::view(request, version).await {
+            Ok(view) => {
+                let after = view.revision();
+                let records = if shows_state {
+                    list::page(request, &view, &options.selection, None, 0).records
+                } else {
+                    Vec::new()
+                };
+                (records, after, subscribe(after))
+            }
+            // A revision that isn't there yet is told on the watch.
+            Err(error) if revision > 0 => (Vec::new(), revision, Source::Failed(error)),
+            Err(error) => return Err(error),
+        }
     } else {
-        (Vec::new(), revision)
+        (Vec::new(), revision, subscribe(revision))
     };
-    let source = match store.subscribe(&request.resource.table, after) {
-        Ok(cursor) => Source::Cursor(cursor),
-        Err(compacted) => Source::Failed(too_old(compacted)),
-    };
+    let told = matches!(source, Source::Cursor(_)) && bookmarks && initial_asked == Some(true);
     let lasts = match u64::try_from(timeout) {
         Ok(seconds @ 1..) => Duration::from_secs(seconds),
         _ => settings.min_request_timeout.mul_f64(rand::rng().random_range(1.0..2.0)),
@@ -111,11 +122,7 @@ pub async fn watch(request: &mut Request) -> Result<Answer> {
         resource: request.resource.clone(),
         selection: options.selection,
         initial: initial.into(),
-        initial_end: (initial_asked == Some(true) && bookmarks).then(|| InitialEnd {
-            revision: after,
-            began,
-            scope: metrics::scope(&request.info),
-        }),
+        initial_end: told.then(|| InitialEnd { revision: after, began, scope: metrics::scope(&request.info) }),
         source,
         applied,
         bookmarks,

@@ -102,6 +102,6 @@ impl Kind for PodTemplate {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { whole: false, ..meta::MetaLooks::ALL }
+        meta::MetaLooks { whole: 0, ..meta::MetaLooks::ALL }
     }
 }

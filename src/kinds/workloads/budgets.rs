@@ -81,7 +81,7 @@ impl Kind for PodDisruptionBudget {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: false, change: false, whole: false }
+        meta::MetaLooks { finalizers: false, change: false, whole: 0 }
     }
 }
 

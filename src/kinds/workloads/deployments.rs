@@ -16,7 +16,7 @@ pub static KINDS: &[&dyn Kind] = &[&Deployment, &ReplicaSet, &ReplicationControl
 
 const SELECTOR: SelectorWords = SelectorWords { kind: "deployment", invalid: "invalid label selector" };
 
-const LOOKS: meta::MetaLooks = meta::MetaLooks { finalizers: true, change: true, whole: false };
+const LOOKS: meta::MetaLooks = meta::MetaLooks { finalizers: true, change: true, whole: 0 };
 
 pub struct Deployment;
 

@@ -725,7 +725,7 @@ impl Kind for CronJob {
     }
 
     fn meta_looks(&self) -> meta::MetaLooks {
-        meta::MetaLooks { finalizers: true, change: true, whole: false }
+        meta::MetaLooks { finalizers: true, change: true, whole: 0 }
     }
 }
 

@@ -16,7 +16,7 @@ use crate::object::Fields;
 
 pub static KINDS: &[&dyn Kind] = &[&DaemonSet, &StatefulSet];
 
-const LOOKS: meta::MetaLooks = meta::MetaLooks { finalizers: true, change: true, whole: false };
+const LOOKS: meta::MetaLooks = meta::MetaLooks { finalizers: true, change: true, whole: 0 };
 
 pub struct DaemonSet;
 
