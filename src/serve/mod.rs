@@ -58,7 +58,12 @@ pub async fn run(config: Config) -> anyhow::Result<()> {
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
     let _lock = lock(&config.data_dir).map_err(|error| no_directory(&config, error))?;
-    let joining = join::begin(&config).await?;
+    // What it has done so far is taken up again by the next start.
+    let joining = tokio::select! {
+        joining = join::begin(&config) => joining?,
+        _ = terminate.recv() => return Ok(()),
+        _ = interrupt.recv() => return Ok(()),
+    };
     let pki = Pki::ensure(&config)?;
     let authenticator = Authenticator::new(
         &config.authentication,
