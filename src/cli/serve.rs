@@ -56,8 +56,8 @@ pub struct ServeFlags {
     /// memory, come on top
     #[arg(long, value_name = "bytes", default_value = "48Mi", value_parser = bytes, help_heading = REPLICA)]
     pub storage_memory_budget: usize,
-    /// A leader answers reads on the strength of its last heartbeats instead of asking a quorum each time. Give all
-    /// replicas the same. Only where machines are never suspended and their clocks run alike: see ARCHITECTURE.md
+    /// A leader answers reads on the strength of its last heartbeats instead of asking a quorum each time. Only where
+    /// machines are never suspended and their clocks run alike: see ARCHITECTURE.md
     #[arg(long, help_heading = REPLICA)]
     pub leader_lease_reads: bool,
 
