@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use kontiki_storage::create_private_dir;
 use rustix::fs::{FlockOperation, fcntl_lock, flock};
@@ -18,11 +19,16 @@ pub fn lock(data_dir: &Path) -> Result<File, StartError> {
     let cannot = |source: io::Error| StartError::Io { path: data_dir.to_owned(), source };
     create_private_dir(data_dir).map_err(cannot)?;
     let file = File::options().create(true).truncate(false).write(true).open(data_dir.join(FILE)).map_err(cannot)?;
-    match flock(&file, FlockOperation::NonBlockingLockExclusive) {
-        Ok(()) => Ok(file),
-        Err(Errno::AGAIN) => Err(StartError::Busy { path: data_dir.to_owned() }),
-        Err(error) => Err(cannot(error.into())),
+    // Who only looks holds it for a moment.
+    for last in [false, false, true] {
+        match flock(&file, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => return Ok(file),
+            Err(Errno::AGAIN) if last => break,
+            Err(Errno::AGAIN) => std::thread::sleep(Duration::from_millis(50)),
+            Err(error) => return Err(cannot(error.into())),
+        }
     }
+    Err(StartError::Busy { path: data_dir.to_owned() })
 }
 
 /// Whether no replica runs here. For those who only read, and leave nothing behind.

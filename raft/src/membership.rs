@@ -253,7 +253,10 @@ impl Manager {
             return Err(TransferError::NoTarget);
         }
         let situation = Situation { metrics: &raft, nodes: BTreeMap::new() };
+        let last = raft.last_log_index.unwrap_or(0);
         let ready = answers.into_iter().filter(|(id, ready)| *ready && to.is_none_or(|to| to == *id)).map(|(id, _)| id);
+        // Nobody would lead until it had caught up.
+        let ready = ready.filter(|id| last.saturating_sub(situation.matching(*id).unwrap_or(0)) <= BEHIND);
         let to = ready.max_by_key(|id| situation.matching(*id)).ok_or(TransferError::NoTarget)?;
         let mut leadership = route.leadership.clone();
         tracing::info!(to = route.peers.name_of(to), "handing the leadership over");

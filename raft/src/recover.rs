@@ -4,6 +4,7 @@
 //! never saw.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::path::Path;
 
 use kontiki_storage::{Command, Proposal, Revision, Store};
@@ -13,13 +14,15 @@ use crate::audit::Divergence;
 use crate::config::StartError;
 use crate::format::decode_membership;
 use crate::identity::{Identity, node_id};
-use crate::lock::idle;
+use crate::lock::{idle, lock};
 use crate::log::{self, DIVERGENCE, IDENTITY};
 use crate::types::{Batch, Entry, LeaderId, LogId, Member, Membership, NodeId, Payload, StoredMembership, Vote};
 
 /// A replica that doesn't run, as its data directory shows it.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Survivor {
+    /// Nobody starts it meanwhile.
+    _held: File,
     identity: Identity,
     own: Member,
     /// The other voters that it knows.
@@ -42,6 +45,7 @@ impl Survivor {
             return Err(foreign("this is no data directory of a replica: it has no log"));
         }
         idle(data_dir)?;
+        let held = lock(data_dir)?;
         let unreadable = |what: &str| {
             let what = what.to_owned();
             move |error| StartError::unreadable(data_dir, what, error)
@@ -76,6 +80,7 @@ impl Survivor {
         let others = voters.iter().filter(|id| **id != identity.node);
         let others = others.filter_map(|id| membership.get_node(id).cloned()).collect();
         Ok(Survivor {
+            _held: held,
             identity,
             own,
             others,

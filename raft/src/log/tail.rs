@@ -1,4 +1,4 @@
-//! How the newest file of the log's write-ahead log ends. Replicas answer for what was synced: what can't be read there is
+//! How the files of the log's write-ahead log end. Replicas answer for what was synced: what can't be read there is
 //! damage, and refused. What was still on its way to the disk when the power went may be there in part, and is nothing that
 //! anybody was told of. RocksDB takes a file that is cut short for such an end; where the file was made longer before its
 //! blocks were written, the rest is zeros, and only what surrounds them tells them from damage.
@@ -19,52 +19,55 @@ const SECTOR: usize = 512;
 
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// RocksDB tells rightly whether it is sound, cut short or damaged.
+    /// Sound, or cut short: RocksDB drops the last record then.
     Plain,
     /// The last record is there in part, and zeros follow.
     Torn,
-    /// RocksDB would drop what stands from this byte on, or pass over it, and that is not the end of a crash.
+    /// What stands from this byte on is not the end of a crash. RocksDB refuses some of it; some it drops or passes over
+    /// without a word, and at a kind of a record that it doesn't expect it may stay forever.
     Damaged(usize),
 }
 
 /// How RocksDB is to read the log in `dir`: up to the torn record, if there is one, and else only what is sound.
 pub(super) fn recovery_mode(dir: &Path) -> Result<DBRecoveryMode, StartError> {
     let unreadable = |source| StartError::Io { path: dir.to_owned(), source };
-    let Some(path) = newest(dir).map_err(unreadable)? else {
-        return Ok(DBRecoveryMode::TolerateCorruptedTailRecords);
-    };
-    match end_of(&fs::read(&path).map_err(unreadable)?) {
-        End::Plain => Ok(DBRecoveryMode::TolerateCorruptedTailRecords),
-        End::Torn => {
-            tracing::warn!(path = %path.display(), "what a crash left of the last write, which was not synced, is dropped");
-            Ok(DBRecoveryMode::PointInTime)
-        }
-        End::Damaged(at) => {
-            let (what, detail) =
-                ("the log's newest file", format!("there is no record at byte {at}, and more follows"));
-            Err(StartError::Corrupt { path, what: what.into(), detail })
-        }
+    let mut mode = DBRecoveryMode::TolerateCorruptedTailRecords;
+    let files = files(dir).map_err(unreadable)?;
+    for (index, path) in files.iter().enumerate() {
+        let detail = match end_of(&fs::read(path).map_err(unreadable)?) {
+            End::Plain => continue,
+            End::Torn if index + 1 == files.len() => {
+                tracing::warn!(path = %path.display(), "what a crash left of the last write, which was not synced, is dropped");
+                mode = DBRecoveryMode::PointInTime;
+                continue;
+            }
+            // A sync of a newer file syncs the older ones first.
+            End::Torn => "its last record is there in part, and newer files follow".to_owned(),
+            End::Damaged(at) => format!("what stands at byte {at} is no record, nor what a crash leaves of one"),
+        };
+        return Err(StartError::Corrupt { path: path.clone(), what: "a file of the log".into(), detail });
     }
+    Ok(mode)
 }
 
-/// The newest one that holds anything.
-fn newest(dir: &Path) -> io::Result<Option<PathBuf>> {
+/// Those that hold anything, the newest last.
+fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
     };
-    let mut newest = None;
+    let mut files = Vec::new();
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        let number = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse::<u64>().ok());
-        if let Some(number) = number.filter(|number| newest.as_ref().is_none_or(|(newest, _)| number > newest))
+        if let Some(number) = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse::<u64>().ok())
             && entry.metadata()?.len() > 0
         {
-            newest = Some((number, entry.path()));
+            files.push((number, entry.path()));
         }
     }
-    Ok(newest.map(|(_, path)| path))
+    files.sort();
+    Ok(files.into_iter().map(|(_, path)| path).collect())
 }
 
 fn end_of(file: &[u8]) -> End {
@@ -87,11 +90,8 @@ fn end_of(file: &[u8]) -> End {
     let torn = written <= at || zeros < file.len() && zeros < at + length.min(left);
     let cut_short = length <= left && at + length > file.len();
     let zero = length == HEADER && kind == 0;
-    if !torn && !cut_short && !zero {
-        return End::Plain;
-    }
     // A length that is damaged makes the last record of any other.
-    if zero && !torn || (at + 1..written).any(|later| piece(file, later).is_some()) {
+    if !torn && (zero || !cut_short) || (at + 1..written).any(|later| piece(file, later).is_some()) {
         return End::Damaged(at);
     }
     if torn { End::Torn } else { End::Plain }
@@ -164,7 +164,16 @@ mod tests {
         for at in (0..sound.len()).step_by(997) {
             let mut flipped = sound.clone();
             flipped[at] ^= 1;
-            assert_eq!(end_of(&flipped), End::Plain, "RocksDB finds what is wrong at {at}");
+            let piece = pieces.iter().rfind(|piece| **piece <= at).unwrap();
+            assert_eq!(end_of(&flipped), End::Damaged(*piece), "{at}");
+        }
+        // Its length, beyond the block; its kind, one that is not in use.
+        for (byte, bit) in [(5, 0x80), (6, 4), (6, 8)] {
+            for piece in &pieces {
+                let mut flipped = sound.clone();
+                flipped[piece + byte] ^= bit;
+                assert_eq!(end_of(&flipped), End::Damaged(*piece), "{piece} {byte}");
+            }
         }
         let mut hole = sound.clone();
         hole[BLOCK..2 * BLOCK].fill(0);

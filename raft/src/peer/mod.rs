@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use hyper::StatusCode;
 use kontiki_storage::{Revision, Store, Witness, codec};
 use parking_lot::{Mutex, RwLock};
 use serde::Serialize;
@@ -302,8 +303,12 @@ impl Peers {
     /// Those of these replicas that answer, and whether they would lead.
     pub(crate) async fn ready_to_lead(&self, ids: &[NodeId]) -> BTreeMap<NodeId, bool> {
         let ask = ids.iter().map(|id| async {
-            let answer = ask::<_, bool>(&self.get(*id)?.control, CAN_LEAD, &(), CAN_LEAD_TIMEOUT).await;
-            Some((*id, answer.ok()?))
+            match ask::<_, bool>(&self.get(*id)?.control, CAN_LEAD, &(), CAN_LEAD_TIMEOUT).await {
+                Ok(ready) => Some((*id, ready)),
+                // One that is not asked yet by its release.
+                Err(PeerError::Refused { status: StatusCode::NOT_FOUND, .. }) => Some((*id, true)),
+                Err(_) => None,
+            }
         });
         join_all(ask).await.into_iter().flatten().collect()
     }
