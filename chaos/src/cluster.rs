@@ -8,6 +8,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
+use rand::Rng;
 use rustix::process::Signal;
 use serde::Deserialize;
 use serde_json::Value;
@@ -90,10 +91,16 @@ pub struct Cluster {
     _temporary: Option<tempfile::TempDir>,
 }
 
-/// Ports that nobody uses now. They are all taken at once, so that they differ.
+/// Ports that nobody uses now. They are all taken at once, so that they differ; and they are below those that outgoing
+/// connections get, else one of these might have the port of a replica that is down.
 pub fn free_ports(count: usize) -> anyhow::Result<Vec<u16>> {
-    let listeners: Result<Vec<_>, _> = (0..count).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0))).collect();
-    listeners?.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
+    let random = std::iter::repeat_with(|| rand::rng().random_range(10_000..32_000u16)).take(10_000);
+    let listeners = random.filter_map(|port| TcpListener::bind((Ipv4Addr::LOCALHOST, port)).ok());
+    let listeners: Vec<_> = listeners.take(count).collect();
+    if listeners.len() < count {
+        bail!("there are no free ports");
+    }
+    listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect()
 }
 
 impl Cluster {
