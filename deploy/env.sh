@@ -21,12 +21,17 @@ need_packages() {
 }
 if command -v dpkg-query >/dev/null; then need_packages g++ clang libclang-dev; fi
 
-# RocksDB, compiled once on a machine and for all profiles.
-version=$(grep -A1 '^name = "librocksdb-sys"' Cargo.lock | sed -n 's/^version = "\(.*\)"/\1/p')
-export ROCKSDB_LIB_DIR="${ROCKSDB_LIB_DIR:-$KONTIKI_CACHE/rocksdb-$version}" ROCKSDB_STATIC=1
-if [ ! -e "$ROCKSDB_LIB_DIR/librocksdb.a" ]; then
-  made="$ROCKSDB_LIB_DIR/build"
-  env -u ROCKSDB_LIB_DIR cargo build --release --locked -p librocksdb-sys --target-dir "$made"
-  mv "$made"/release/build/librocksdb-sys-*/out/librocksdb.a "$ROCKSDB_LIB_DIR/"
-  rm -rf "$made"
+# RocksDB, compiled once on a machine and for all profiles, unless somebody brings one.
+if [ -z "${ROCKSDB_LIB_DIR:-}" ]; then
+  version=$(grep -A1 '^name = "librocksdb-sys"' Cargo.lock | sed -n 's/^version = "\(.*\)"/\1/p')
+  features=$(grep '^rocksdb = ' Cargo.toml | cksum | cut -d' ' -f1)
+  rocksdb="$KONTIKI_CACHE/rocksdb-$version-$features"
+  if [ ! -e "$rocksdb/librocksdb.a" ]; then
+    made=$(mktemp -d "$KONTIKI_CACHE/rocksdb.XXXXXX")
+    cargo build --release --locked -p librocksdb-sys --target-dir "$made"
+    mkdir -p "$rocksdb"
+    mv "$made"/release/build/librocksdb-sys-*/out/librocksdb.a "$rocksdb/"
+    rm -rf "$made"
+  fi
+  export ROCKSDB_LIB_DIR="$rocksdb" ROCKSDB_STATIC=1
 fi

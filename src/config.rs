@@ -10,6 +10,7 @@ use ipnet::IpNet;
 use crate::cli::ServeFlags;
 use crate::cli::{AuthorizationMode, TlsVersion};
 use crate::join::Token;
+use crate::serve::tls;
 use crate::server::Settings;
 
 #[derive(Debug, Clone)]
@@ -141,7 +142,7 @@ impl Config {
             external_hostname: flags.external_hostname,
             serving_files: flags.tls_cert_file.zip(flags.tls_private_key_file),
             tls_min_version: flags.tls_min_version,
-            tls_cipher_suites: flags.tls_cipher_suites,
+            tls_cipher_suites: tls::cipher_suites(flags.tls_cipher_suites)?,
             http2_streams: flags.http2_max_streams_per_connection,
             max_reading: flags.max_requests_inflight,
             max_writing: flags.max_mutating_requests_inflight,

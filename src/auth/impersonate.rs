@@ -1,6 +1,6 @@
 //! Impersonation: a request is made in another's name, if the user may do that.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderValue};
 use percent_encoding::percent_decode_str;
 
 use super::authorize::Target;
@@ -16,15 +16,17 @@ const AUTHENTICATION: &str = "authentication.k8s.io";
 
 /// Whom the headers name; none where they name nobody.
 pub fn impersonated(user: &User, headers: &HeaderMap, authorizer: &Authorizer) -> Result<Option<User>> {
-    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    let mut wanted = User { name: text(USER).into(), uid: text(UID).into(), ..User::default() };
+    // Never skipped because of its bytes: the request would run as whoever sent it.
+    let read = |value: &HeaderValue| String::from_utf8_lossy(value.as_bytes()).into_owned();
+    let text = |name| headers.get(name).map(read).unwrap_or_default();
+    let mut wanted = User { name: text(USER), uid: text(UID), ..User::default() };
     for (name, value) in headers {
-        let Ok(value) = value.to_str() else { continue };
+        let value = read(value);
         if name == GROUP {
-            wanted.groups.push(value.to_owned());
+            wanted.groups.push(value);
         } else if let Some(key) = name.as_str().strip_prefix(EXTRA) {
             let key = percent_decode_str(key).decode_utf8_lossy().into_owned();
-            wanted.extra.entry(key).or_default().push(value.to_owned());
+            wanted.extra.entry(key).or_default().push(value);
         }
     }
     if wanted == User::default() {

@@ -27,7 +27,7 @@ impl<'a> Labels<'a> {
             (true, _) => {
                 ["apiserver", &*info.group, &info.resource, scope(info), &info.subresource, verb, &info.version]
             }
-            (false, true) => ["", "", "", "", &*info.path, verb, ""],
+            (false, true) => ["", "", "", "", info.path.trim_end_matches('/'), verb, ""],
             (false, false) => ["", "", "", "", "", verb, ""],
         };
         let dry_run = if query.get("dryRun").is_some_and(|dry| dry == "All") { "All" } else { "" };

@@ -84,7 +84,11 @@ impl Exchange {
             true => self.started + self.server.settings.request_timeout,
             false => self.started + timeout(&self.query, self.server.settings.request_timeout)?,
         };
-        let deadline = end.min(self.started + STORAGE);
+        // A collection may take long to delete.
+        let deadline = match self.info.verb {
+            Verb::DeleteCollection => end,
+            _ => end.min(self.started + STORAGE),
+        };
         if members::is_for_joining(&self.info.path) {
             self.known = true;
             let answered = tokio::time::timeout_at(end, members::joining(&self.server, &self.head, body)).await;
@@ -131,7 +135,7 @@ impl Exchange {
     async fn serve(&mut self, user: Arc<User>, body: Incoming, deadline: Instant) -> Result<Response<Body>> {
         if !self.info.is_resource {
             let answered = paths::answer(&self.server, &self.head, &self.info, &self.query).await;
-            self.known = !matches!(&answered, Ok(None));
+            self.known = matches!(&answered, Ok(Some(_)));
             return answered.map(|response| response.unwrap_or_else(not_found));
         }
         let registry = self.server.registry();
@@ -185,7 +189,9 @@ impl Exchange {
     }
 
     /// Too many requests already.
-    fn refuse(&self) -> Response<Body> {
+    fn refuse(&mut self) -> Response<Body> {
+        let resolved = verbs::resolve(&self.server.registry(), &self.info, &self.head.method);
+        self.known = self.info.is_resource && matches!(resolved, Some(Ok(_)));
         self.terminated(429);
         let mut response = plain(StatusCode::TOO_MANY_REQUESTS, format!("{}\n", verbs::TOO_MANY));
         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));

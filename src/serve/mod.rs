@@ -7,7 +7,7 @@ mod listen;
 mod members;
 mod openapi;
 mod paths;
-mod tls;
+pub mod tls;
 
 use std::convert::Infallible;
 use std::io;

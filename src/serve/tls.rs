@@ -11,7 +11,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
-use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme, version};
+use rustls::{DigitallySignedStruct, DistinguishedName, ServerConfig, SignatureScheme, SupportedCipherSuite, version};
 
 use crate::cli::TlsVersion;
 use crate::config::ConfigError;
@@ -75,13 +75,54 @@ pub fn read_files(certificate: &Path, key: &Path) -> Result<CertifiedKey, Config
 fn speaking(suites: &[String]) -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     provider.cipher_suites.retain(|suite| {
-        let name = format!("{:?}", suite.suite());
-        // Go has two names for those of ChaCha20.
-        let named = |suite: &String| *suite == name || name.strip_suffix("_SHA256") == Some(suite);
-        suites.is_empty() || suite.tls13().is_some() || suites.iter().any(named)
+        suites.is_empty() || suite.tls13().is_some() || suites.iter().any(|name| is_called(suite, name))
     });
     provider
 }
+
+fn is_called(suite: &SupportedCipherSuite, name: &str) -> bool {
+    let own = format!("{:?}", suite.suite());
+    // Go has two names for those of ChaCha20.
+    own == name || own.strip_suffix("_SHA256") == Some(name)
+}
+
+/// The suites of a flag, which may be those that kube-apiserver knows.
+pub fn cipher_suites(names: Vec<String>) -> Result<Vec<String>, ConfigError> {
+    let names: Vec<String> = names.into_iter().filter(|name| !name.is_empty()).collect();
+    let strong = aws_lc_rs::default_provider().cipher_suites;
+    let known = |name: &String| WEAK.contains(&name.as_str()) || strong.iter().any(|suite| is_called(suite, name));
+    match names.iter().find(|name| !known(name)) {
+        None => Ok(names),
+        Some(name) => Err(ConfigError {
+            flag: "--tls-cipher-suites",
+            problem: format!("there is no cipher suite {name}"),
+            fix: format!(
+                "name some of {}",
+                strong.iter().map(|s| format!("{:?}", s.suite())).collect::<Vec<_>>().join(", ")
+            ),
+        }),
+    }
+}
+
+/// Those that kube-apiserver takes and Kontiki never speaks.
+const WEAK: &[&str] = &[
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_AES_128_CBC_SHA256",
+    "TLS_ECDHE_ECDSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_ECDSA_WITH_RC4_128_SHA",
+    "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256",
+    "TLS_ECDHE_RSA_WITH_AES_256_CBC_SHA",
+    "TLS_ECDHE_RSA_WITH_RC4_128_SHA",
+    "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA",
+    "TLS_RSA_WITH_AES_128_CBC_SHA256",
+    "TLS_RSA_WITH_AES_128_GCM_SHA256",
+    "TLS_RSA_WITH_AES_256_CBC_SHA",
+    "TLS_RSA_WITH_AES_256_GCM_SHA384",
+    "TLS_RSA_WITH_RC4_128_SHA",
+];
 
 pub fn server_config(
     minimum: TlsVersion,
