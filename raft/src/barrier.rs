@@ -94,6 +94,8 @@ impl Shared {
     /// One round after another for as long as anyone waits.
     async fn rounds(self: Arc<Shared>) {
         loop {
+            // Those who got their answers from one round come back together: not the first of them alone.
+            tokio::task::yield_now().await;
             let mut readers = {
                 let mut readers = self.readers.lock();
                 readers.waiting.retain(|reader| !reader.reply.is_closed());

@@ -5,18 +5,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use kontiki_storage::Outcome;
-use openraft::ReadPolicy;
 use openraft::async_runtime::watch::WatchReceiver as _;
 use openraft::errors::{ClientWriteError, Fatal, RaftError};
+use openraft::{ReadPolicy, ServerState};
 use tokio::time::{Instant, sleep_until};
 
 use crate::config::Reads;
+use crate::format::VoteForm;
 use crate::host::watch;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::peer::Peers;
 use crate::quorum::Quorum;
-use crate::types::{Batch, NodeId, TypeConfig};
+use crate::types::{Batch, NodeId, TypeConfig, Vote};
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, Machine>;
 
@@ -153,9 +154,32 @@ impl Route {
                 let linearizer = self.raft.get_read_linearizer(policy).await.ok()?;
                 Some(linearizer.read_log_id().index())
             }
-            Some(leader) => self.peers.read_index(leader).await,
+            Some(leader) => {
+                let vote = self.raft.with_raft_state(|state| VoteForm::from(state.vote_ref())).await.ok()?;
+                self.peers.read_index(leader, vote).await
+            }
         }
     }
+}
+
+/// The index that a read at `voter` must wait for, if this replica leads and the two are a quorum: `vote` is the voter's, from
+/// after the read began. As long as it is for this leader no other was elected before, so whatever has been acknowledged by
+/// then is committed here. Nobody else needs to be asked: the request is what a heartbeat's answer would be (Raft, section
+/// 6.4, step 2).
+pub(crate) async fn vouched(raft: &Raft, voter: NodeId, vote: Vote) -> Option<u64> {
+    let index = raft.with_raft_state(move |state| {
+        let own = state.vote_ref();
+        let membership = state.membership_state.effective().membership();
+        let quorum = membership.get_joint_config().iter().all(|voters| {
+            let agreed = [own.leader_id.node_id, voter].iter().filter(|id| voters.contains(id)).count();
+            agreed > voters.len() / 2
+        });
+        let committed = state.local_committed()?;
+        let leads = state.server_state == ServerState::Leader && own.committed && own.leader_id == vote.leader_id;
+        // What this leader took over is committed with the first entry of its own.
+        (quorum && leads && committed.leader_id == own.leader_id).then_some(committed.index)
+    });
+    index.await.ok()?
 }
 
 /// Waits a moment, or for another leader than was asked last. False: the time is over, or the replica has stopped.

@@ -28,6 +28,7 @@ use self::link::Link;
 use self::message::PROPOSE;
 use self::message::{CAN_LEAD, DISMISS, Hello, MANAGE, ProposeAnswer, READ_INDEX, STATUS, WITNESS};
 pub(crate) use self::transport::PeerError;
+use crate::format::VoteForm;
 use crate::host::watch;
 use crate::identity::Identity;
 use crate::level;
@@ -242,11 +243,12 @@ impl Peers {
         }
     }
 
-    /// The index that the leader confirms; None: it doesn't lead, or can't be reached.
-    pub(crate) async fn read_index(&self, leader: NodeId) -> Option<u64> {
+    /// The index that the leader confirms; None: it doesn't lead, or can't be reached. `vote` is what this replica's vote
+    /// was after the readers came.
+    pub(crate) async fn read_index(&self, leader: NodeId, vote: VoteForm) -> Option<u64> {
         let peer = self.get(leader)?;
         let start = Instant::now();
-        let bytes = peer.control.call(READ_INDEX, Vec::new(), start + READ_INDEX_TIMEOUT).await.ok()?;
+        let bytes = peer.control.call(READ_INDEX, codec::encode(&vote).ok()?, start + READ_INDEX_TIMEOUT).await.ok()?;
         self.0.me.metrics.peer_seconds.observe(start.elapsed().as_secs_f64());
         codec::decode::<Option<u64>>(&bytes).ok()?
     }

@@ -30,7 +30,7 @@ use crate::identity;
 use crate::machine::Image;
 use crate::membership::{Manager, Operation};
 use crate::replica::Observer;
-use crate::route::{Answer, Raft, propose_here};
+use crate::route::{Answer, Raft, propose_here, vouched};
 use crate::space::Space;
 use crate::types::{Batch, NodeId, SnapshotMeta, Vote, log_id};
 
@@ -162,7 +162,7 @@ impl Service {
             }
             CAN_LEAD => encoded(&(!self.observer.has_diverged() && self.space.takes_entries())),
             PROPOSE => encoded(&self.propose(bytes).await?),
-            READ_INDEX => encoded(&self.read_index().await),
+            READ_INDEX => encoded(&self.read_index(caller, &bytes).await?),
             WITNESS => encoded(&self.witness(decoded(&bytes)?).await),
             STATUS => encoded(&self.observer.status()),
             MANAGE => encoded(&self.manager.here(&decoded::<Operation>(&bytes)?).await),
@@ -257,11 +257,19 @@ impl Service {
     }
 
     /// Only a leader answers, so that no two replicas ask each other.
-    async fn read_index(&self) -> Option<u64> {
+    async fn read_index(&self, caller: &Caller, bytes: &[u8]) -> Result<Option<u64>, Rejected> {
         if !self.observer.is_leader() {
-            return None;
+            return Ok(None);
         }
-        Some(self.barrier.wait(Instant::now() + READ_INDEX_TIMEOUT).await.ok()?.0)
+        // Replicas of older releases say nothing of their vote.
+        if !bytes.is_empty()
+            && let Some(voter) = caller.greeted.get()
+            && let Some(index) = vouched(&self.raft, *voter, decoded::<VoteForm>(bytes)?.into()).await
+        {
+            return Ok(Some(index));
+        }
+        let confirmed = self.barrier.wait(Instant::now() + READ_INDEX_TIMEOUT).await;
+        Ok(confirmed.ok().map(|(index, _)| index))
     }
 
     async fn snapshot(&self, body: Body) -> Result<Body, Rejected> {
