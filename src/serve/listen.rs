@@ -16,6 +16,7 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
+use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
 use super::handle::handle;
@@ -29,6 +30,8 @@ const BACKLOG: u32 = 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// To read the headers of the next request, the time that a connection is idle included.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
+/// What a client has to send its first request that has connected while the server stops.
+const FIRST_REQUEST: Duration = Duration::from_millis(250);
 const HEADER_BYTES: usize = 64 << 10;
 /// What a client may send of one request, and of all on a connection, before it is read.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -64,7 +67,7 @@ impl Connections {
     }
 }
 
-/// Accepts connections until the server stops.
+/// Accepts connections until the server stops, and those that wait then: their clients think that they are connected.
 pub async fn serve(
     server: Arc<Server>,
     listener: TcpListener,
@@ -75,8 +78,9 @@ pub async fn serve(
     loop {
         let Ok(permit) = connections.0.clone().acquire_owned().await else { return };
         let accepted = tokio::select! {
-            () = server.stopping.cancelled() => return,
+            biased;
             accepted = listener.accept() => accepted,
+            () = server.stopping.cancelled() => return,
         };
         let (stream, address) = match accepted {
             Ok(accepted) => accepted,
@@ -98,6 +102,7 @@ pub async fn serve(
 }
 
 async fn connection(server: Arc<Server>, tls: TlsAcceptor, stream: TcpStream, address: SocketAddr, streams: u32) {
+    let greeted = Instant::now() + FIRST_REQUEST;
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -116,15 +121,21 @@ async fn connection(server: Arc<Server>, tls: TlsAcceptor, stream: TcpStream, ad
     let peer = Arc::new(server.authenticator.peer(address, session.peer_certificates()));
     let http2 = session.alpn_protocol() == Some(b"h2");
     let served = match http2 {
-        true => serve_http2(server, peer, TokioIo::new(stream), streams).await,
-        false => serve_http1(server, peer, TokioIo::new(stream)).await,
+        true => serve_http2(server, peer, TokioIo::new(stream), streams, greeted).await,
+        false => serve_http1(server, peer, TokioIo::new(stream), greeted).await,
     };
     if let Err(error) = served {
         tracing::debug!(%address, %error, "connection");
     }
 }
 
-async fn serve_http2<I>(server: Arc<Server>, peer: Arc<Peer>, io: I, streams: u32) -> hyper::Result<()>
+async fn serve_http2<I>(
+    server: Arc<Server>,
+    peer: Arc<Peer>,
+    io: I,
+    streams: u32,
+    greeted: Instant,
+) -> hyper::Result<()>
 where
     I: Read + Write + Unpin,
 {
@@ -141,12 +152,12 @@ where
     let mut connection = std::pin::pin!(builder.serve_connection(io, service_fn(service(server.clone(), peer))));
     tokio::select! {
         result = connection.as_mut() => return result,
-        () = server.stopping.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = ends(&server, greeted) => connection.as_mut().graceful_shutdown(),
     }
     connection.await
 }
 
-async fn serve_http1<I>(server: Arc<Server>, peer: Arc<Peer>, io: I) -> hyper::Result<()>
+async fn serve_http1<I>(server: Arc<Server>, peer: Arc<Peer>, io: I, greeted: Instant) -> hyper::Result<()>
 where
     I: Read + Write + Unpin + Send + 'static,
 {
@@ -155,9 +166,15 @@ where
     let mut connection = std::pin::pin!(builder.serve_connection(io, service_fn(service(server.clone(), peer))));
     tokio::select! {
         result = connection.as_mut() => return result,
-        () = server.stopping.cancelled() => connection.as_mut().graceful_shutdown(),
+        () = ends(&server, greeted) => connection.as_mut().graceful_shutdown(),
     }
     connection.await
+}
+
+/// When a connection takes no more requests: not before a new one could have brought its first.
+async fn ends(server: &Server, greeted: Instant) {
+    server.stopping.cancelled().await;
+    tokio::time::sleep_until(greeted).await;
 }
 
 type Answered = Pin<Box<dyn Future<Output = Result<Response<Body>, std::convert::Infallible>> + Send>>;
