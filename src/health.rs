@@ -3,13 +3,15 @@
 use std::fmt::Write;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::sync::SetOnce;
+
 use crate::request::Query;
 
 /// What the checks ask about: how far the server's life has come. Each is set once.
 #[derive(Default)]
 pub struct Health {
     /// The state is as new as what this replica has shown before it was started.
-    caught_up: AtomicBool,
+    caught_up: SetOnce<()>,
     /// The objects that every cluster has are there.
     bootstrapped: AtomicBool,
     terminating: AtomicBool,
@@ -96,7 +98,7 @@ pub struct Told {
 
 impl Health {
     pub fn set_caught_up(&self) {
-        self.caught_up.store(true, Ordering::Relaxed);
+        let _ = self.caught_up.set(());
     }
 
     pub fn set_bootstrapped(&self) {
@@ -109,7 +111,12 @@ impl Health {
 
     /// Whether objects may be shown.
     pub fn is_caught_up(&self) -> bool {
-        self.caught_up.load(Ordering::Relaxed)
+        self.caught_up.initialized()
+    }
+
+    /// Waits until objects may be shown.
+    pub async fn caught_up(&self) {
+        self.caught_up.wait().await;
     }
 
     /// Answers a path below `/livez`, `/readyz` or `/healthz`; None where there is no such check. `obstacle` is what

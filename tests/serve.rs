@@ -8,12 +8,13 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use http::{Method, Request};
 use http_body_util::{BodyExt, Full};
-use hyper::client::conn::http2;
+use hyper::client::conn::{http1, http2};
 use hyper_util::rt::{TokioExecutor, TokioIo};
 use kontiki::kubeconfig::Kubeconfig;
 use kontiki::pki::{ClusterPki, ReplicaPki};
@@ -221,18 +222,89 @@ fn what_kubeadm_and_k3s_pass_can_be_passed_without_etcd() {
     assert_eq!(replica.stop(), Some(0));
 }
 
+async fn connect_async(
+    port: u16,
+    config: &ClientConfig,
+    protocol: &[u8],
+) -> TokioIo<tokio_rustls::client::TlsStream<tokio::net::TcpStream>> {
+    let mut config = config.clone();
+    config.alpn_protocols = vec![protocol.to_vec()];
+    let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+    TokioIo::new(connector.connect("localhost".try_into().unwrap(), stream).await.unwrap())
+}
+
+fn get(uri: &str) -> Request<Full<Bytes>> {
+    Request::builder().uri(uri).header("host", "localhost").body(Full::default()).unwrap()
+}
+
+/// Clients that ask one question after the other, without a pause, until the server lets them go.
+#[test]
+fn no_request_is_lost_when_a_replica_stops() {
+    const CLIENTS: usize = 48;
+    let dir = tempfile::tempdir().unwrap();
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let replica = Replica::start(dir.path(), port);
+    let admin = Kubeconfig::read(&dir.path().join("admin.kubeconfig")).unwrap();
+    let config = client_config(&admin.certificate_authority.unwrap(), admin.client.as_ref());
+    let answered = Arc::new(AtomicUsize::new(0));
+    // One thread: what a client sends while it reads that it may send no more is then up to the server alone.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    runtime.block_on(async {
+        let mut clients = tokio::task::JoinSet::new();
+        for _ in 0..CLIENTS {
+            let stream = connect_async(port, &config, b"h2").await;
+            let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
+            tokio::spawn(connection);
+            let count = answered.clone();
+            clients.spawn(async move {
+                loop {
+                    match sender.try_send_request(get("https://localhost/api/v1/namespaces/default")).await {
+                        Ok(response) => drop(response.into_body().collect().await.unwrap()),
+                        Err(mut error) => {
+                            assert!(error.take_message().is_some(), "HTTP/2, sent: {:?}", error.into_error());
+                            return;
+                        }
+                    }
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+            let stream = connect_async(port, &config, b"http/1.1").await;
+            let (mut sender, connection) = http1::handshake(stream).await.unwrap();
+            tokio::spawn(connection);
+            let count = answered.clone();
+            clients.spawn(async move {
+                loop {
+                    let response = sender.send_request(get("/api/v1/namespaces/default")).await.expect("HTTP/1");
+                    let last = response.headers().get("connection").is_some_and(|value| value == "close");
+                    response.into_body().collect().await.unwrap();
+                    if last {
+                        return;
+                    }
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
+            });
+        }
+        while answered.load(Ordering::Relaxed) < 20 * CLIENTS {
+            tokio::task::yield_now().await;
+        }
+        replica.terminate();
+        while let Some(client) = clients.join_next().await {
+            client.unwrap();
+        }
+    });
+    assert_eq!(replica.stop(), Some(0));
+}
+
 #[test]
 fn head_is_answered_over_http2_without_a_body() {
     let dir = tempfile::tempdir().unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let replica = Replica::start(dir.path(), port);
     let admin = Kubeconfig::read(&dir.path().join("admin.kubeconfig")).unwrap();
-    let mut config = client_config(&admin.certificate_authority.unwrap(), admin.client.as_ref());
-    config.alpn_protocols = vec![b"h2".to_vec()];
+    let config = client_config(&admin.certificate_authority.unwrap(), admin.client.as_ref());
     let ask = async {
-        let stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let stream = TokioIo::new(connector.connect("localhost".try_into().unwrap(), stream).await.unwrap());
+        let stream = connect_async(port, &config, b"h2").await;
         let (mut sender, connection) = http2::handshake(TokioExecutor::new(), stream).await.unwrap();
         tokio::spawn(connection);
         // One after another: a stream that breaks takes the connection along.

@@ -29,6 +29,9 @@ const NOSNIFF: HeaderName = HeaderName::from_static("x-content-type-options");
 /// How long a request waits for the replicas, whatever it may take besides; kube-apiserver gives its storage as long.
 const STORAGE: Duration = Duration::from_secs(34);
 
+/// How long a request waits for a replica that was just started.
+const STARTING: Duration = Duration::from_secs(5);
+
 /// Answers a request. Whatever happens, it is counted, and logged where that is wanted.
 pub async fn handle(server: Arc<Server>, peer: Arc<Peer>, request: http::Request<Incoming>) -> Response<Body> {
     let started = Instant::now();
@@ -143,7 +146,11 @@ impl Exchange {
         let resource = resource?;
         self.known = true;
         if !self.server.health.is_caught_up() {
-            return Err(ApiError::unavailable("this replica has not caught up with the others yet"));
+            let until = deadline.min(Instant::now() + STARTING);
+            if tokio::time::timeout_at(until, self.server.health.caught_up()).await.is_err() {
+                let why = "this replica has not caught up with the others yet";
+                return Err(ApiError::unavailable(why).retry_after(1));
+            }
         }
         if let Some(why) = self.server.divergence() {
             return Err(ApiError::unavailable(why));

@@ -4,9 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
+use http::header::{CONNECTION, HeaderValue};
 use http::{Request, Response};
 use hyper::body::Incoming;
 use hyper::rt::{Read, Write};
@@ -19,6 +21,7 @@ use tokio::sync::Semaphore;
 use tokio::time::Instant;
 use tokio_rustls::TlsAcceptor;
 
+use super::farewell::Farewell;
 use super::handle::handle;
 use crate::auth::Peer;
 use crate::metrics::METRICS;
@@ -30,8 +33,9 @@ const BACKLOG: u32 = 1024;
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// To read the headers of the next request, the time that a connection is idle included.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(90);
-/// What a client has to send its first request that has connected while the server stops.
-const FIRST_REQUEST: Duration = Duration::from_millis(250);
+/// What clients have, once the server stops, to send a request that they may have begun: the first of a connection, or one
+/// in HTTP/1, which knows no other way to tell them that it would come too late.
+const LAST_REQUEST: Duration = Duration::from_millis(250);
 const HEADER_BYTES: usize = 64 << 10;
 /// What a client may send of one request, and of all on a connection, before it is read.
 const STREAM_WINDOW: u32 = 256 << 10;
@@ -75,22 +79,7 @@ pub async fn serve(
     streams: u32,
     connections: Connections,
 ) {
-    loop {
-        let Ok(permit) = connections.0.clone().acquire_owned().await else { return };
-        let accepted = tokio::select! {
-            biased;
-            accepted = listener.accept() => accepted,
-            () = server.stopping.cancelled() => return,
-        };
-        let (stream, address) = match accepted {
-            Ok(accepted) => accepted,
-            Err(error) => {
-                // Out of file descriptors, as a rule: to try again at once would only burn time.
-                tracing::warn!(%error, "a connection can't be accepted");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-                continue;
-            }
-        };
+    let take = |stream, address, permit| {
         let (server, tls) = (server.clone(), TlsAcceptor::from(tls.load_full()));
         tokio::spawn(async move {
             METRICS.connections.inc();
@@ -98,11 +87,34 @@ pub async fn serve(
             METRICS.connections.dec();
             drop(permit);
         });
+    };
+    loop {
+        let Ok(permit) = connections.0.clone().acquire_owned().await else { return };
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = server.stopping.cancelled() => break,
+        };
+        match accepted {
+            Ok((stream, address)) => take(stream, address, permit),
+            Err(error) => {
+                // Out of file descriptors, as a rule: to try again at once would only burn time.
+                tracing::warn!(%error, "a connection can't be accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+            }
+        }
+    }
+    // The runtime may not have heard of them yet: the kernel is asked itself, until there are none.
+    let Ok(listener) = listener.into_std() else { return };
+    while let Ok((stream, address)) = listener.accept() {
+        let Ok(permit) = connections.0.clone().try_acquire_owned() else { return };
+        if let Ok(stream) = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream)) {
+            take(stream, address, permit);
+        }
     }
 }
 
 async fn connection(server: Arc<Server>, tls: TlsAcceptor, stream: TcpStream, address: SocketAddr, streams: u32) {
-    let greeted = Instant::now() + FIRST_REQUEST;
+    let greeted = Instant::now() + LAST_REQUEST;
     let _ = stream.set_nodelay(true);
     let stream = match tokio::time::timeout(HANDSHAKE_TIMEOUT, tls.accept(stream)).await {
         Ok(Ok(stream)) => stream,
@@ -149,11 +161,15 @@ where
         .max_header_list_size(HEADER_BYTES as u32)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(15));
+    let ending = Arc::new(AtomicBool::new(false));
+    let io = Farewell::new(io, ending.clone());
     let mut connection = std::pin::pin!(builder.serve_connection(io, service_fn(service(server.clone(), peer))));
     tokio::select! {
         result = connection.as_mut() => return result,
-        () = ends(&server, greeted) => connection.as_mut().graceful_shutdown(),
+        () = ends(&server, greeted) => {}
     }
+    ending.store(true, Ordering::Relaxed);
+    connection.as_mut().graceful_shutdown();
     connection.await
 }
 
@@ -163,15 +179,30 @@ where
 {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(HEADER_BYTES);
-    let mut connection = std::pin::pin!(builder.serve_connection(io, service_fn(service(server.clone(), peer))));
+    let answers = service(server.clone(), peer);
+    let last = service_fn(|request| {
+        let (server, answered) = (server.clone(), answers(request));
+        async move {
+            let mut response = answered.await?;
+            if server.stopping.is_cancelled() {
+                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+            }
+            Ok::<_, std::convert::Infallible>(response)
+        }
+    });
+    let mut connection = std::pin::pin!(builder.serve_connection(io, last));
     tokio::select! {
         result = connection.as_mut() => return result,
-        () = ends(&server, greeted) => connection.as_mut().graceful_shutdown(),
+        () = ends(&server, greeted) => {}
+    }
+    tokio::select! {
+        result = connection.as_mut() => return result,
+        () = tokio::time::sleep(LAST_REQUEST) => connection.as_mut().graceful_shutdown(),
     }
     connection.await
 }
 
-/// When a connection takes no more requests: not before a new one could have brought its first.
+/// When a connection's clients are told that it takes no more requests: not before a new one could have brought its first.
 async fn ends(server: &Server, greeted: Instant) {
     server.stopping.cancelled().await;
     tokio::time::sleep_until(greeted).await;

@@ -48,8 +48,8 @@ pub struct Errors {
     pub unanswered: usize,
     /// What no client should be told, likewise.
     pub other: BTreeMap<String, usize>,
-    /// Of all these, how many came through the balancer.
-    pub balanced: usize,
+    /// Of all these, what came through the balancer, by what was said or seen.
+    pub balanced: BTreeMap<String, usize>,
 }
 
 impl Errors {
@@ -63,7 +63,9 @@ impl Errors {
         for (what, count) in more.other {
             *self.other.entry(what).or_default() += count;
         }
-        self.balanced += more.balanced;
+        for (what, count) in more.balanced {
+            *self.balanced.entry(what).or_default() += count;
+        }
     }
 
     pub fn retryable(&self) -> usize {
@@ -317,42 +319,49 @@ impl Worker {
         let bytes = body.map(|body| Bytes::from(body.to_string())).unwrap_or_default();
         let sent = tokio::time::timeout(PATIENCE, self.way.client.send(method, path, content_type, bytes)).await;
         let errors = &mut self.account.errors;
-        let result = match sent {
+        let (result, what) = match sent {
             Ok(Ok(answer)) => match answer.status.as_u16() {
                 429 | 503 | 504 if answer.json().is_ok_and(|body| body["kind"] == "Status") => {
                     let reason = answer.json().map(|mut body| body["reason"].take()).unwrap_or_default();
                     let code = answer.status.as_u16();
-                    *errors.retryable.entry(format!("{code} {}", reason.as_str().unwrap_or_default())).or_default() +=
-                        1;
-                    if code == 429 { Sent::Refused } else { Sent::Lost }
+                    let what = format!("{code} {}", reason.as_str().unwrap_or_default());
+                    *errors.retryable.entry(what.clone()).or_default() += 1;
+                    (if code == 429 { Sent::Refused } else { Sent::Lost }, what)
                 }
                 _ => return Sent::Answer(answer),
             },
             Ok(Err(error)) => {
                 let refused = error.downcast_ref::<hyper_util::client::legacy::Error>();
-                if refused.is_some_and(hyper_util::client::legacy::Error::is_connect) {
+                let result = if refused.is_some_and(hyper_util::client::legacy::Error::is_connect) {
                     errors.refused += 1;
                     Sent::Refused
                 } else {
                     errors.cut += 1;
                     Sent::Lost
-                }
+                };
+                (result, format!("{error:#}"))
             }
             Err(_) => {
                 errors.unanswered += 1;
-                Sent::Lost
+                (Sent::Lost, format!("no answer in {PATIENCE:?}"))
             }
         };
-        errors.balanced += usize::from(self.way.balanced);
+        self.failed(what);
         result
+    }
+
+    fn failed(&mut self, what: String) {
+        if self.way.balanced {
+            *self.account.errors.balanced.entry(what).or_default() += 1;
+        }
     }
 
     /// An answer that fits nothing.
     fn wrong(&mut self, what: &str, answer: &Answer) {
         let message = answer.json().map(|mut body| body["message"].take()).unwrap_or_default();
         let text = format!("{what}: {} {}", answer.status, message.as_str().unwrap_or("without a message"));
-        *self.account.errors.other.entry(text).or_default() += 1;
-        self.account.errors.balanced += usize::from(self.way.balanced);
+        *self.account.errors.other.entry(text.clone()).or_default() += 1;
+        self.failed(text);
     }
 
     async fn get(&mut self, key: &str) -> Option<Version> {

@@ -174,8 +174,9 @@ async fn round(
     if errors.unanswered > 0 && !fault.mute {
         violations.push(format!("{} requests had no answer in {:?}", errors.unanswered, clients::PATIENCE));
     }
-    if errors.balanced > 0 && fault.planned {
-        violations.push(format!("{} requests failed through the balancer", errors.balanced));
+    if fault.planned {
+        let failed = errors.balanced.iter();
+        violations.extend(failed.map(|(text, count)| format!("{count} times through the balancer: {text}")));
     }
     if let Some(most) = args.max_gap.filter(|most| gap > Duration::from_millis(*most)) {
         violations.push(format!("nothing could be written for {} ms; --max-gap is {most}", gap.as_millis()));

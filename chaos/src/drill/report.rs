@@ -101,7 +101,7 @@ impl<'a> Sum<'a> {
             ("otherErrors", "other", self.errors.other()),
             ("cut", "cut", self.errors.cut),
             ("unanswered", "mute", self.errors.unanswered),
-            ("failedThroughBalancer", "by LB", self.errors.balanced),
+            ("failedThroughBalancer", "by LB", self.errors.balanced.values().sum()),
             ("gapMillisecondsP50", "gap p50", gap(50)),
             ("gapMillisecondsP99", "gap p99", gap(99)),
             ("gapMillisecondsMax", "gap max", gap(100)),
