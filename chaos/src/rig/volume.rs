@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context;
 use rustix::fs::{FallocateFlags, fallocate, statvfs};
+use rustix::io::Errno;
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 /// Twice what a replica keeps free, and a few logs and tables beside that.
@@ -26,10 +27,16 @@ impl Volume {
     }
 
     pub fn fill(&self) -> anyhow::Result<()> {
-        let free = statvfs(&self.path)?;
         let file = std::fs::File::create(self.filler())?;
-        fallocate(&file, FallocateFlags::empty(), 0, free.f_bavail * free.f_frsize)
-            .with_context(|| format!("filling {}", self.path.display()))
+        // The replica writes meanwhile: what was free is not, when it is asked for.
+        loop {
+            let free = statvfs(&self.path)?;
+            match fallocate(&file, FallocateFlags::empty(), 0, (free.f_bavail * free.f_frsize).max(1)) {
+                Err(Errno::NOSPC) if free.f_bavail > 0 => {}
+                Ok(()) | Err(Errno::NOSPC) => return Ok(()),
+                Err(error) => return Err(error).with_context(|| format!("filling {}", self.path.display())),
+            }
+        }
     }
 
     pub fn free(&self) -> anyhow::Result<()> {
