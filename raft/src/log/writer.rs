@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use kontiki_storage::codec;
 use openraft::storage::IOFlushed;
@@ -66,6 +66,11 @@ struct Shared {
     failure: watch::Sender<Option<String>>,
 }
 
+/// A disk that takes longer over a batch deserves a look: every write waits for it.
+const SLOW: Duration = Duration::from_millis(100);
+/// Before that is said again.
+const AGAIN: Duration = Duration::from_secs(10);
+
 #[derive(Default)]
 struct Queue {
     jobs: Vec<Job>,
@@ -81,7 +86,7 @@ impl Writer {
             durable: AtomicU64::new(0),
             failure: watch::Sender::new(None),
         });
-        let run = Run { db, shared: shared.clone(), metrics, saved: committed, failed: None };
+        let run = Run { db, shared: shared.clone(), metrics, saved: committed, failed: None, told: None };
         #[cfg(test)]
         if let Some(host) = simulation::Host::current() {
             tokio::spawn(run.run_on(host));
@@ -142,6 +147,8 @@ struct Run {
     saved: Option<LogId>,
     /// The first failure. What a failed sync left on disk is unknown, so nothing is written after it.
     failed: Option<(io::ErrorKind, String)>,
+    /// When the disk was last called slow.
+    told: Option<Instant>,
 }
 
 /// What is written with one sync, and who waits for it.
@@ -252,7 +259,7 @@ impl Run {
         Ok(())
     }
 
-    fn write(&self, batch: WriteBatch, sync: bool) -> io::Result<()> {
+    fn write(&mut self, batch: WriteBatch, sync: bool) -> io::Result<()> {
         self.check()?;
         self.metrics.append_bytes.inc_by(batch.size_in_bytes() as u64);
         let start = Instant::now();
@@ -262,7 +269,12 @@ impl Run {
             io::Error::new(if full { io::ErrorKind::StorageFull } else { io::ErrorKind::Other }, text)
         })?;
         if sync {
-            self.metrics.append_seconds.observe(start.elapsed().as_secs_f64());
+            let took = start.elapsed();
+            self.metrics.append_seconds.observe(took.as_secs_f64());
+            if took > SLOW && self.told.is_none_or(|told| told.elapsed() > AGAIN) {
+                self.told = Some(Instant::now());
+                tracing::warn!(milliseconds = took.as_millis() as u64, "writing and syncing the log took long");
+            }
         }
         Ok(())
     }
