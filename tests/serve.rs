@@ -33,16 +33,22 @@ impl Replica {
     }
 
     fn start_with(dir: &Path, port: u16, flags: &[String]) -> Replica {
-        let mut process = Command::new(env!("CARGO_BIN_EXE_kontiki"))
+        let mut replica = Replica::spawn(dir, port, flags);
+        let output = BufReader::new(replica.process.stdout.take().expect("its output"));
+        replica.lines = output.lines().take(3).map(|line| line.expect("text")).collect();
+        replica
+    }
+
+    /// Without waiting until it is ready.
+    fn spawn(dir: &Path, port: u16, flags: &[String]) -> Replica {
+        let process = Command::new(env!("CARGO_BIN_EXE_kontiki"))
             .args(["serve", "--secure-port", &port.to_string(), "--bind-address", "127.0.0.1", "--data-dir"])
             .arg(dir)
             .args(flags)
             .stdout(Stdio::piped())
             .spawn()
             .expect("kontiki");
-        let output = BufReader::new(process.stdout.take().expect("its output"));
-        let lines = output.lines().take(3).map(|line| line.expect("text")).collect();
-        Replica { process, lines }
+        Replica { process, lines: Vec::new() }
     }
 
     /// The exit status after SIGTERM.
@@ -294,6 +300,59 @@ fn no_request_is_lost_when_a_replica_stops() {
         }
     });
     assert_eq!(replica.stop(), Some(0));
+}
+
+/// The first of three has no quorum until the second is there, and who asks it meanwhile waits.
+#[test]
+fn a_request_waits_for_a_replica_that_was_just_started() {
+    let dir = tempfile::tempdir().unwrap();
+    let pki = ClusterPki::create(&dir.path().join("pki")).unwrap();
+    pki.ensure_admin(&pki.admin_kubeconfig(), Some("https://localhost")).unwrap();
+    let admin = Kubeconfig::read(&pki.admin_kubeconfig()).unwrap();
+    let authority = admin.certificate_authority.unwrap();
+    // All at once, so that no two are the same.
+    let listeners = [(); 6].map(|()| TcpListener::bind("127.0.0.1:0").unwrap());
+    let ports = listeners.each_ref().map(|listener| listener.local_addr().unwrap().port());
+    drop(listeners);
+    let members: Vec<_> = (0..3).map(|n| format!("n{n}=127.0.0.1:{}", ports[n + 3])).collect();
+    let spawn = |n: usize| {
+        let pki = dir.path().join("pki").display().to_string();
+        let flags = [
+            format!("--name=n{n}"),
+            format!("--peer-address=127.0.0.1:{}", ports[n + 3]),
+            format!("--initial-cluster={}", members.join(",")),
+            format!("--pki-dir={pki}"),
+        ];
+        Replica::spawn(&dir.path().join(format!("n{n}")), ports[n], &flags)
+    };
+    let first = spawn(0);
+    let end = Instant::now() + Duration::from_secs(30);
+    while TcpStream::connect(("127.0.0.1", ports[0])).is_err() {
+        assert!(Instant::now() < end, "it does not listen");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let mut client = connect(ports[0], &authority, admin.client.as_ref());
+    assert_eq!(code(&ask(&mut client, "GET /readyz HTTP/1.1")), "500");
+    let request = b"GET /api/v1/namespaces HTTP/1.1\r\nHost: localhost\r\n\r\n";
+    client.write_all(request).unwrap();
+    let mut asked = Instant::now();
+    let second = spawn(1);
+    loop {
+        let mut answer = vec![0; 64 << 10];
+        let read = client.read(&mut answer).unwrap();
+        let answer = String::from_utf8_lossy(&answer[..read]).into_owned();
+        if code(&answer) == "200" {
+            break;
+        }
+        // Where the second takes that long.
+        assert_eq!(code(&answer), "503", "{answer}");
+        assert!(asked.elapsed() > Duration::from_secs(4), "{answer}");
+        assert!(Instant::now() < end, "{answer}");
+        client.write_all(request).unwrap();
+        asked = Instant::now();
+    }
+    assert_eq!(second.stop(), Some(0));
+    assert_eq!(first.stop(), Some(0));
 }
 
 #[test]
