@@ -88,6 +88,32 @@ async fn a_follower_that_was_away_catches_up_by_the_log() {
     assert_eq!(metric(&cluster.nodes[away].replica(), "kontiki_raft_snapshots_installed_total"), 0.0);
 }
 
+/// However seldom the leader tried to reach it meanwhile.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_that_is_back_catches_up_at_once() {
+    let mut cluster = Cluster::start(Limits::default()).await;
+    let leader = cluster.nodes[cluster.leader().await].replica();
+    let writing = tokio::spawn(async move {
+        loop {
+            leader.propose(put("a", "x"), soon()).await.unwrap();
+        }
+    });
+    let away = cluster.follower().await;
+    let mut times = Vec::new();
+    for _ in 0..4 {
+        cluster.nodes[away].crash();
+        tokio::time::sleep(Duration::from_millis(1200)).await;
+        cluster.nodes[away].start().await;
+        let start = Instant::now();
+        cluster.nodes[away].replica().read_barrier(soon()).await.unwrap();
+        times.push(start.elapsed());
+    }
+    writing.abort();
+    // A slow machine may take its time, but not each time.
+    times.sort_unstable();
+    assert!(times[1] < Duration::from_millis(150), "{times:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_follower_that_was_away_too_long_gets_a_snapshot() {
     let limits = Limits { checkpoint_entries: 50, trailing_entries: 20, ..Limits::default() };

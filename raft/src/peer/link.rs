@@ -78,6 +78,15 @@ impl Link {
         Err(collect(response).await.err().unwrap_or(PeerError::Timeout))
     }
 
+    /// The next attempt is made without a pause. One that is under way goes on.
+    pub(super) fn retry(&self) {
+        if let Ok(mut state) = self.state.try_lock()
+            && let Some(failed) = &mut state.failed
+        {
+            (failed.pause, failed.until) = (FIRST_PAUSE, Instant::now());
+        }
+    }
+
     async fn send(&self, path: &'static str, body: Body) -> Result<Response<Body>, PeerError> {
         self.connection().await?.send(path, body).await
     }

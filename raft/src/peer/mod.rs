@@ -315,6 +315,14 @@ impl Peers {
         join_all(ask).await.into_iter().flatten().collect()
     }
 
+    /// The peer was heard of: it is tried again at once.
+    pub(crate) fn retry(&self, id: NodeId) {
+        if let Some(peer) = self.get(id) {
+            peer.control.retry();
+            peer.bulk.retry();
+        }
+    }
+
     /// As far as the peer has said.
     pub(crate) fn has_room(&self, id: NodeId) -> bool {
         self.get(id).is_none_or(|peer| !peer.full.load(Ordering::Relaxed))

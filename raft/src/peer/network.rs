@@ -1,5 +1,6 @@
 //! What openraft sends to peers.
 
+use std::future::ready;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -16,6 +17,7 @@ use openraft::errors::{NetworkError, RPCError, ReplicationClosed, StreamingError
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::raft::{TransferLeaderRequest, TransferLeaderResponse};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::link::Link;
@@ -83,11 +85,14 @@ impl Client {
         &'s self,
         mut input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     ) -> Result<BoxStream<'s, Result<StreamResult, RPCError<TypeConfig>>>, RPCError<TypeConfig>> {
-        // The pause after a failure is in the stream of requests: before the first of them nothing is tried.
+        // The pause after a failure is in the stream of requests: before the first of them nothing is tried. Until openraft
+        // has seen the answer to it there is a pause before the second, too, in which the peer would hear nothing.
         let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
+        let (proceed, proceeds) = oneshot::channel();
+        let rest = stream::once(async { proceeds.await.ok().map(|()| input) }).filter_map(ready).flatten();
         let sent = Arc::new(AtomicU64::new(0));
         let count = sent.clone();
-        let messages = stream::iter([first]).chain(input).map(move |request| {
+        let messages = stream::iter([first]).chain(rest).map(move |request| {
             count.fetch_add(1, Ordering::AcqRel);
             codec::encode(&AppendCall::of(&request)).map(|message| frame(&message)).map_err(io::Error::other)
         });
@@ -99,10 +104,16 @@ impl Client {
             peer.full.store(full, Ordering::Relaxed);
         }
         let response = response?;
-        let answers = stream::unfold(Some((Frames::new(response), 0)), move |state| {
+        let answers = stream::unfold(Some((Frames::new(response), 0, Some(proceed))), move |state| {
             let sent = sent.clone();
             async move {
-                let (mut frames, answered) = state?;
+                let (mut frames, answered, mut proceed) = state?;
+                if answered > 0
+                    && let Some(proceed) = proceed.take()
+                {
+                    // Where nothing is sent any more there is nothing to proceed with.
+                    let _ = proceed.send(());
+                }
                 let bytes = loop {
                     match timeout(APPEND_STALL, frames.next()).await {
                         Ok(Ok(Some(bytes))) => break bytes,
@@ -115,7 +126,7 @@ impl Client {
                 Some(match codec::decode::<StreamAnswer>(&bytes) {
                     Ok(answer) => {
                         let result = StreamResult::from(answer);
-                        let next = result.is_ok().then_some((frames, answered + 1));
+                        let next = result.is_ok().then_some((frames, answered + 1, proceed));
                         (Ok(result), next)
                     }
                     Err(error) => (Err(PeerError::Lost(error.to_string()).into()), None),

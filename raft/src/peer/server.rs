@@ -50,6 +50,7 @@ pub(crate) struct Service {
     pub(crate) manager: Manager,
     pub(crate) space: Arc<Space>,
     me: Arc<Me>,
+    peers: Peers,
     requests: Semaphore,
     /// One snapshot is taken at a time.
     snapshots: Semaphore,
@@ -66,8 +67,8 @@ impl Service {
         space: Arc<Space>,
     ) -> Service {
         let (requests, snapshots) = (Semaphore::new(REQUESTS), Semaphore::new(1));
-        let me = peers.0.me.clone();
-        Service { raft, store, barrier, observer, manager, space, me, requests, snapshots }
+        let (me, peers) = (peers.0.me.clone(), peers.clone());
+        Service { raft, store, barrier, observer, manager, space, me, peers, requests, snapshots }
     }
 }
 
@@ -186,6 +187,9 @@ impl Service {
             Ok(()) => {
                 // A second hello changes nothing.
                 let _ = caller.greeted.set(hello.node);
+                self.peers.retry(hello.node);
+                // One that has stopped sends nothing anyway.
+                let _ = self.raft.trigger().reset_backoff([hello.node]).await;
                 Ok(Welcome::Hello(self.me.hello.clone()))
             }
             Err(Refusal::Stranger) => Ok(Welcome::Stranger),
