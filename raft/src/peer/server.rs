@@ -49,7 +49,6 @@ pub(crate) struct Service {
     pub(crate) observer: Observer,
     pub(crate) manager: Manager,
     pub(crate) space: Arc<Space>,
-    me: Arc<Me>,
     peers: Peers,
     requests: Semaphore,
     /// One snapshot is taken at a time.
@@ -67,8 +66,12 @@ impl Service {
         space: Arc<Space>,
     ) -> Service {
         let (requests, snapshots) = (Semaphore::new(REQUESTS), Semaphore::new(1));
-        let (me, peers) = (peers.0.me.clone(), peers.clone());
-        Service { raft, store, barrier, observer, manager, space, me, peers, requests, snapshots }
+        let peers = peers.clone();
+        Service { raft, store, barrier, observer, manager, space, peers, requests, snapshots }
+    }
+
+    fn me(&self) -> &Me {
+        &self.peers.0.me
     }
 }
 
@@ -133,7 +136,7 @@ impl Service {
             return self.snapshot(body).await;
         }
         let Ok(_place) = self.requests.try_acquire() else {
-            self.me.metrics.peer_requests_rejected.inc();
+            self.me().metrics.peer_requests_rejected.inc();
             return Err(Rejected(StatusCode::TOO_MANY_REQUESTS, "too many requests at once".into()));
         };
         let bytes = Limited::new(body, FRAME).collect().await.map_err(malformed)?.to_bytes();
@@ -168,7 +171,7 @@ impl Service {
             STATUS => encoded(&self.observer.status()),
             MANAGE => encoded(&self.manager.here(&decoded::<Operation>(&bytes)?).await),
             DISMISS => {
-                self.me.exclude(Exclusion::Removed(caller.name.clone()));
+                self.me().exclude(Exclusion::Removed(caller.name.clone()));
                 encoded(&())
             }
             _ => Err(Rejected(StatusCode::NOT_FOUND, "this replica knows of no such request".into())),
@@ -180,17 +183,17 @@ impl Service {
             let text = format!("the certificate is for {}, and {} says hello", caller.name, hello.name);
             return Err(Rejected(StatusCode::FORBIDDEN, text));
         }
-        if hello.cluster == self.me.hello.cluster && self.is_removed(hello.node).await {
-            return Ok(Welcome::Removed(self.me.hello.clone()));
+        if hello.cluster == self.me().hello.cluster && self.is_removed(hello.node).await {
+            return Ok(Welcome::Removed(self.me().hello.clone()));
         }
-        match self.me.admit(&hello).await {
+        match self.me().admit(&hello).await {
             Ok(()) => {
                 // A second hello changes nothing.
                 let _ = caller.greeted.set(hello.node);
                 self.peers.retry(hello.node);
                 // One that has stopped sends nothing anyway.
                 let _ = self.raft.trigger().reset_backoff([hello.node]).await;
-                Ok(Welcome::Hello(self.me.hello.clone()))
+                Ok(Welcome::Hello(self.me().hello.clone()))
             }
             Err(Refusal::Stranger) => Ok(Welcome::Stranger),
             Err(Refusal::Wiped) => Ok(Welcome::Wiped),
