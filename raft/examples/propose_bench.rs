@@ -1,25 +1,65 @@
-//! What a proposal and a linearizable read cost: operations a second, latencies, and CPU time of this process for each.
+//! What a proposal and a linearizable read cost: operations a second, latencies, and CPU time of this process for each; and
+//! beside them what it takes to write and sync as much to a file in the same place.
 //! `cargo run --release -p kontiki-raft --example propose_bench`
 
+use std::fs::File;
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use bytes::Bytes;
 use kontiki_raft::{Config, MEMBER_DNS_NAME, MEMBER_ORGANIZATION, PeerTls, Replica, member_common_name};
 use kontiki_storage::{Transaction, Write};
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType, IsCa, KeyPair};
 use tokio::time::Instant;
 
+#[global_allocator]
+static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
+
 const LENGTH: Duration = Duration::from_secs(3);
+/// Of a proposal.
+const SIZE: usize = 1024;
+/// LZ4 finds nothing in it.
+static NOISE: LazyLock<Bytes> = LazyLock::new(|| {
+    let mut noise = vec![0; 4096 * SIZE];
+    StdRng::seed_from_u64(0).fill_bytes(&mut noise);
+    noise.into()
+});
 
 #[tokio::main]
 async fn main() {
     let dir = tempfile::tempdir_in(std::env::args().nth(1).unwrap_or_else(|| ".".into())).expect("a directory");
+    disk(dir.path());
     let alone = Replica::start(Config::new("n1", dir.path().join("alone"))).await.expect("the replica starts");
     report("1 replica", std::slice::from_ref(&alone)).await;
     alone.shutdown().await;
+    disk(dir.path());
     report("3 replicas", &cluster(dir.path()).await).await;
+}
+
+/// What a sync costs whose file is not touched between them for as long as a proposal takes beside its own.
+fn disk(dir: &Path) {
+    let mut file = File::create(dir.join("file")).expect("a file");
+    let mut took = Vec::new();
+    let start = Instant::now();
+    while start.elapsed() < LENGTH {
+        std::thread::sleep(Duration::from_micros(50));
+        let bytes = noise(took.len());
+        let before = Instant::now();
+        file.write_all(&bytes).and_then(|()| file.sync_data()).expect("a disk");
+        took.push(before.elapsed());
+    }
+    took.sort_unstable();
+    println!("a file, 1 KB written and synced: p50 {} us", took[took.len() / 2].as_micros());
+}
+
+fn noise(n: usize) -> Bytes {
+    let start = n % (NOISE.len() / SIZE) * SIZE;
+    NOISE.slice(start..start + SIZE)
 }
 
 /// Three replicas in this process, the leader first.
@@ -61,7 +101,7 @@ async fn report(title: &str, replicas: &[Replica]) {
     for callers in [1, 64] {
         measure(&format!("{title}, {callers} proposers, 1 KB"), replicas, callers, |replica, caller, n| async move {
             let key = format!("bench/{caller}-{}", n % 1000).as_str().into();
-            let write = Write::Put { key, value: Bytes::from(vec![b'x'; 1024]), revision_at: None, expires_at: None };
+            let write = Write::Put { key, value: noise(64 * n + caller), revision_at: None, expires_at: None };
             let transaction = Transaction { conditions: vec![], writes: vec![write] };
             replica.propose(transaction, Instant::now() + Duration::from_secs(10)).await.expect("an outcome");
         })

@@ -146,14 +146,21 @@ async fn a_torn_end_of_the_log_is_dropped_and_damage_before_it_is_refused() {
     let (live, crashed) = (dir.path().join("live"), dir.path().join("crashed"));
     let replica = filled(&live).await;
     copy_dir(&live, &crashed);
-    let synced = std::fs::read(newest_wal(&crashed)).unwrap();
+    let written = |wal: &Path| {
+        let mut file = std::fs::read(wal).unwrap();
+        let end = file.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        assert!(file.len() > end + SECTOR, "it is longer than what was written");
+        file.truncate(end);
+        file
+    };
+    let synced = written(&newest_wal(&crashed));
     let noise: String = (0..9000u64).map(|n| format!("{:016x}", n.wrapping_mul(0x9e37_79b9_7f4a_7c15))).collect();
     replica.propose(put("b/1", &noise), soon()).await.unwrap();
     std::fs::remove_dir_all(&crashed).unwrap();
     copy_dir(&live, &crashed);
     replica.shutdown().await;
     let wal = newest_wal(&crashed);
-    let whole = std::fs::read(&wal).unwrap();
+    let whole = written(&wal);
     assert!(whole.starts_with(&synced) && whole.len() > synced.len() + 100_000, "{} {}", whole.len(), synced.len());
 
     // A file of this length, of which so much was written.
@@ -167,7 +174,10 @@ async fn a_torn_end_of_the_log_is_dropped_and_damage_before_it_is_refused() {
         file
     };
     let in_last = (synced.len() + 50_000).next_multiple_of(SECTOR);
-    let zeroed = [&whole[..32 << 10], &vec![0; 32 << 10], &whole[64 << 10..]].concat();
+    let zeroed =
+        |from: usize, upto: usize| [&whole[..from], &vec![0; upto - from], &whole[upto..], &[0; 9000]].concat();
+    let before = (synced.len() / 2).next_multiple_of(SECTOR);
+    let begin = synced.len().next_multiple_of(SECTOR);
     for (what, file, keys) in [
         ("cut short", torn(in_last, in_last), Some(0)),
         ("cut short within a sector", torn(in_last + 77, in_last + 77), Some(0)),
@@ -178,7 +188,12 @@ async fn a_torn_end_of_the_log_is_dropped_and_damage_before_it_is_refused() {
         ("damaged", flipped(whole.clone(), synced.len() / 2), None),
         ("damaged in the last record", flipped(whole.clone(), in_last), None),
         ("damaged and torn", flipped(torn(in_last, whole.len()), synced.len() / 2), None),
-        ("zeros within", zeroed, None),
+        ("its first sector not written", zeroed(synced.len(), begin), Some(0)),
+        ("its second sector not written", zeroed(begin, begin + SECTOR), Some(0)),
+        ("some of it not written", zeroed(in_last, in_last + 40 * SECTOR), Some(0)),
+        ("its last sector not written", zeroed(whole.len() - whole.len() % SECTOR, whole.len()), Some(0)),
+        ("less than a sector is zeros", zeroed(in_last, in_last + SECTOR - 1), None),
+        ("zeros within", zeroed(before, before + 4 * SECTOR), None),
     ] {
         let copy = dir.path().join("copy");
         copy_dir(&crashed, &copy);

@@ -2,7 +2,8 @@
 //! once for everything that waits; what was written last is kept in memory, so that applying and replicating it reads
 //! nothing back.
 
-mod tail;
+mod ahead;
+pub(crate) mod tail;
 mod writer;
 
 use std::collections::VecDeque;
@@ -106,7 +107,7 @@ impl Log {
         let Notes { vote, committed, purged } = notes;
         tail.purged = purged;
         tail.last = tail.last.max(purged);
-        let writer = Writer::start(db.clone(), committed, metrics).map_err(StartError::Thread)?;
+        let writer = Writer::start(db.clone(), path, committed, metrics).map_err(StartError::Thread)?;
         let log = Log(Arc::new(Shared {
             path: path.to_owned(),
             db,

@@ -1,7 +1,8 @@
 //! How the files of the log's write-ahead log end. Replicas answer for what was synced: what can't be read there is
 //! damage, and refused. What was still on its way to the disk when the power went may be there in part, and is nothing that
-//! anybody was told of. RocksDB takes a file that is cut short for such an end; where the file was made longer before its
-//! blocks were written, the rest is zeros, and only what surrounds them tells them from damage.
+//! anybody was told of: each write is synced before the next one begins, so it is one record at most, of which the disk has
+//! any sectors. RocksDB takes a file that is cut short for such an end; where the file was made longer before (see `ahead`),
+//! what is missing is zeros, and only what surrounds them tells them from damage.
 
 use std::fs;
 use std::io;
@@ -14,14 +15,18 @@ use crate::config::StartError;
 /// RocksDB writes records in pieces that don't cross these, each with a header: checksum, length, kind.
 const BLOCK: usize = 32 << 10;
 const HEADER: usize = 7;
+/// Kinds of pieces that are not a whole record: its first, those within, and its last.
+const FIRST: u8 = 2;
+const MIDDLE: u8 = 3;
+const LAST: u8 = 4;
 /// What a disk writes whole.
 const SECTOR: usize = 512;
 
 #[derive(Debug, PartialEq, Eq)]
 enum End {
-    /// Sound, or cut short: RocksDB drops the last record then.
+    /// Sound, with zeros behind it or not, or cut short: RocksDB drops the last record then.
     Plain,
-    /// The last record is there in part, and zeros follow.
+    /// Of the last record there are some sectors only.
     Torn,
     /// What stands from this byte on is not the end of a crash. RocksDB refuses some of it; some it drops or passes over
     /// without a word, and at a kind of a record that it doesn't expect it may stay forever.
@@ -32,11 +37,16 @@ enum End {
 pub(super) fn recovery_mode(dir: &Path) -> Result<DBRecoveryMode, StartError> {
     let unreadable = |source| StartError::Io { path: dir.to_owned(), source };
     let mut mode = DBRecoveryMode::TolerateCorruptedTailRecords;
-    let files = files(dir).map_err(unreadable)?;
-    for (index, path) in files.iter().enumerate() {
-        let detail = match end_of(&fs::read(path).map_err(unreadable)?) {
+    let mut newest = true;
+    for path in files(dir).map_err(unreadable)?.into_iter().rev() {
+        let file = fs::read(&path).map_err(unreadable)?;
+        if file.iter().all(|byte| *byte == 0) {
+            continue;
+        }
+        let newer = !std::mem::take(&mut newest);
+        let detail = match end_of(&file) {
             End::Plain => continue,
-            End::Torn if index + 1 == files.len() => {
+            End::Torn if !newer => {
                 tracing::warn!(path = %path.display(), "what a crash left of the last write, which was not synced, is dropped");
                 mode = DBRecoveryMode::PointInTime;
                 continue;
@@ -45,13 +55,13 @@ pub(super) fn recovery_mode(dir: &Path) -> Result<DBRecoveryMode, StartError> {
             End::Torn => "its last record is there in part, and newer files follow".to_owned(),
             End::Damaged(at) => format!("what stands at byte {at} is no record, nor what a crash leaves of one"),
         };
-        return Err(StartError::Corrupt { path: path.clone(), what: "a file of the log".into(), detail });
+        return Err(StartError::Corrupt { path, what: "a file of the log".into(), detail });
     }
     Ok(mode)
 }
 
-/// Those that hold anything, the newest last.
-fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+/// The newest last.
+pub(super) fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,
@@ -60,9 +70,7 @@ fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     for entry in entries {
         let entry = entry?;
         let name = entry.file_name();
-        if let Some(number) = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse::<u64>().ok())
-            && entry.metadata()?.len() > 0
-        {
+        if let Some(number) = name.to_str().and_then(|name| name.strip_suffix(".log")?.parse::<u64>().ok()) {
             files.push((number, entry.path()));
         }
     }
@@ -71,30 +79,52 @@ fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
 }
 
 fn end_of(file: &[u8]) -> End {
-    let mut at = 0;
-    // The first piece that can't be read, and what it says of itself.
-    let (left, length, kind) = loop {
+    let (at, open) = sound(file);
+    let left = BLOCK - at % BLOCK;
+    // What the first piece that can't be read says of itself.
+    let Some(header) = file.get(at..).and_then(|rest| rest.first_chunk::<HEADER>()) else { return End::Plain };
+    let (length, kind) = (HEADER + usize::from(u16::from_le_bytes([header[4], header[5]])), header[6]);
+    let written = file.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+    if written <= at {
+        return if open { End::Torn } else { End::Plain };
+    }
+    // A header that is there in part doesn't say how long the piece is.
+    let end = at + if kind == 0 { left } else { length.min(left) };
+    let torn = (at - at % SECTOR..end.min(file.len()))
+        .step_by(SECTOR)
+        .any(|sector| file[sector.max(at)..file.len().min(sector + SECTOR)].iter().all(|byte| *byte == 0));
+    let cut_short = kind != 0 && length <= left && at + length > file.len();
+    // Of a record that was not synced any sectors may be there; nothing of another can follow it. A length that is damaged
+    // makes the last record of any other.
+    let begins = |later: usize| !matches!(file[later + 6], MIDDLE | LAST);
+    let follows = (at + 1..written).any(|later| piece(file, later).is_some() && (!torn || begins(later)));
+    match (torn, cut_short) {
+        (true, _) if !follows => End::Torn,
+        (false, true) if !follows => End::Plain,
+        _ => End::Damaged(at),
+    }
+}
+
+/// Where the first piece stands that can't be read, and whether it belongs to the record before it.
+fn sound(file: &[u8]) -> (usize, bool) {
+    let (mut at, mut open) = (0, false);
+    loop {
         let left = BLOCK - at % BLOCK;
         if left < HEADER {
             at += left;
-            continue;
+        } else if let Some(end) = piece(file, at) {
+            open = matches!(file[at + 6], FIRST | MIDDLE);
+            at = end;
+        } else {
+            return (at, open);
         }
-        let Some(header) = file.get(at..).and_then(|rest| rest.first_chunk::<HEADER>()) else { return End::Plain };
-        match piece(file, at) {
-            Some(end) => at = end,
-            None => break (left, HEADER + usize::from(u16::from_le_bytes([header[4], header[5]])), header[6]),
-        }
-    };
-    let written = file.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
-    let zeros = written.next_multiple_of(SECTOR);
-    let torn = written <= at || zeros < file.len() && zeros < at + length.min(left);
-    let cut_short = length <= left && at + length > file.len();
-    let zero = length == HEADER && kind == 0;
-    // A length that is damaged makes the last record of any other.
-    if !torn && (zero || !cut_short) || (at + 1..written).any(|later| piece(file, later).is_some()) {
-        return End::Damaged(at);
     }
-    if torn { End::Torn } else { End::Plain }
+}
+
+/// Where what can be read ends.
+#[cfg(test)]
+pub(crate) fn written(file: &[u8]) -> usize {
+    sound(file).0.min(file.len())
 }
 
 /// Where the piece of a record ends that begins at `at`, if there is one.
@@ -119,7 +149,7 @@ mod tests {
     fn file(lengths: &[usize]) -> (Vec<u8>, Vec<usize>) {
         let (mut file, mut pieces) = (Vec::new(), Vec::new());
         for length in lengths {
-            let mut body = vec![7; *length];
+            let (mut body, mut first) = (vec![7; *length], true);
             loop {
                 let left = BLOCK - file.len() % BLOCK;
                 if left < HEADER {
@@ -128,9 +158,16 @@ mod tests {
                 }
                 let rest = body.split_off(body.len().min(left - HEADER));
                 pieces.push(file.len());
-                file.extend(checksum(1, &body));
+                let kind = match (first, rest.is_empty()) {
+                    (true, true) => 1,
+                    (true, false) => FIRST,
+                    (false, false) => MIDDLE,
+                    (false, true) => LAST,
+                };
+                first = false;
+                file.extend(checksum(kind, &body));
                 file.extend((body.len() as u16).to_le_bytes());
-                file.push(1);
+                file.push(kind);
                 file.extend(&body);
                 body = rest;
                 if body.is_empty() {
@@ -139,6 +176,26 @@ mod tests {
             }
         }
         (file, pieces)
+    }
+
+    /// Of a record in several pieces, whichever sectors are missing.
+    #[test]
+    fn a_long_record_is_torn_anywhere() {
+        let (sound, pieces) = file(&[100, 90_000]);
+        let first = pieces[1];
+        for sector in (first - first % SECTOR..sound.len()).step_by(SECTOR) {
+            let mut file = sound.clone();
+            file[sector.max(first)..(sector + SECTOR).min(sound.len())].fill(0);
+            assert_eq!(end_of(&file), End::Torn, "{sector}");
+            file.resize(file.len() + 100_000, 0);
+            assert_eq!(end_of(&file), End::Torn, "{sector}");
+            file[50] ^= 1;
+            assert_eq!(end_of(&file), End::Damaged(0), "{sector}");
+        }
+        let (sound, _) = self::file(&[100, 90_000, 5]);
+        let mut file = sound.clone();
+        file[SECTOR..2 * SECTOR].fill(0);
+        assert_eq!(end_of(&file), End::Damaged(first));
     }
 
     #[test]
@@ -156,11 +213,12 @@ mod tests {
             for from in (last..sound.len()).filter(|from| from % SECTOR == 0) {
                 assert_eq!(zeros(from, len), End::Torn, "{from} {len}");
             }
-            for piece in &pieces {
-                assert_eq!(zeros(*piece, len), End::Torn, "{piece} {len}");
+            for (index, piece) in pieces.iter().enumerate() {
+                let within = index > 0 && matches!(sound[pieces[index - 1] + 6], FIRST | MIDDLE);
+                assert_eq!(zeros(*piece, len), if within { End::Torn } else { End::Plain }, "{piece} {len}");
             }
         }
-        assert_eq!(zeros(sound.len(), sound.len() + 5000), End::Torn, "nothing is lost");
+        assert_eq!(zeros(sound.len(), sound.len() + 500_000), End::Plain, "nothing is lost");
         for at in (0..sound.len()).step_by(997) {
             let mut flipped = sound.clone();
             flipped[at] ^= 1;
@@ -175,9 +233,24 @@ mod tests {
                 assert_eq!(end_of(&flipped), End::Damaged(*piece), "{piece} {byte}");
             }
         }
-        let mut hole = sound.clone();
-        hole[BLOCK..2 * BLOCK].fill(0);
-        assert_eq!(end_of(&hole), End::Damaged(BLOCK));
+        let hole = |from: usize, upto: usize| {
+            let mut file = sound.clone();
+            file[from..upto].fill(0);
+            file.resize(file.len() + 5000, 0);
+            end_of(&file)
+        };
+        assert_eq!(hole(BLOCK, 2 * BLOCK), End::Damaged(BLOCK), "another record follows");
+        for sector in (last - last % SECTOR..sound.len()).step_by(SECTOR) {
+            let upto = (sector + SECTOR).min(sound.len());
+            assert_eq!(hole(sector.max(last), upto), End::Torn, "{sector}");
+            if sector + SECTOR < sound.len() {
+                assert_eq!(
+                    hole(sector.max(last) + 20, upto - 20),
+                    End::Damaged(last),
+                    "less than a sector at {sector}"
+                );
+            }
+        }
         // The small record, which claims now to reach beyond the end, before zeros or not.
         let small = pieces[pieces.len() - 2];
         let mut longer = sound.clone();

@@ -1,6 +1,7 @@
 //! The thread that writes the log: takes everything that waits, writes it as one batch with one sync, then answers all.
 
 use std::io;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -12,6 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use rocksdb::{DB, WriteBatch};
 use tokio::sync::oneshot;
 
+use super::ahead::Ahead;
 use super::{COMMITTED, ENTRY, PURGED, row_key, write_options};
 use crate::format::EntryForm;
 use crate::host::watch;
@@ -78,7 +80,7 @@ struct Queue {
 }
 
 impl Writer {
-    pub(super) fn start(db: Arc<DB>, committed: Option<LogId>, metrics: Metrics) -> io::Result<Writer> {
+    pub(super) fn start(db: Arc<DB>, dir: &Path, committed: Option<LogId>, metrics: Metrics) -> io::Result<Writer> {
         let shared = Arc::new(Shared {
             queue: Mutex::default(),
             wake: Condvar::new(),
@@ -86,7 +88,8 @@ impl Writer {
             durable: AtomicU64::new(0),
             failure: watch::Sender::new(None),
         });
-        let run = Run { db, shared: shared.clone(), metrics, saved: committed, failed: None, told: None };
+        let ahead = Ahead::new(dir.to_owned());
+        let run = Run { db, ahead, shared: shared.clone(), metrics, saved: committed, failed: None, told: None };
         #[cfg(test)]
         if let Some(host) = simulation::Host::current() {
             tokio::spawn(run.run_on(host));
@@ -142,6 +145,7 @@ impl Drop for Writer {
 
 struct Run {
     db: Arc<DB>,
+    ahead: Ahead,
     shared: Arc<Shared>,
     metrics: Metrics,
     saved: Option<LogId>,
@@ -182,8 +186,7 @@ impl Run {
 
     fn work(&mut self, jobs: Vec<Job>) {
         let mut round = self.gather(jobs);
-        let sync = !round.waiting.is_empty();
-        round.result = round.result.and_then(|()| self.write(std::mem::take(&mut round.batch), sync));
+        round.result = round.result.and_then(|()| self.write(std::mem::take(&mut round.batch), true));
         self.settle(round);
     }
 
@@ -262,6 +265,7 @@ impl Run {
     fn write(&mut self, batch: WriteBatch, sync: bool) -> io::Result<()> {
         self.check()?;
         self.metrics.append_bytes.inc_by(batch.size_in_bytes() as u64);
+        self.ahead.make_room(batch.size_in_bytes());
         let start = Instant::now();
         self.db.write_opt(batch, &write_options(sync)).map_err(|error| {
             let text = error.into_string();
@@ -307,7 +311,7 @@ impl Run {
             let mut round = self.gather(jobs);
             round.result = round.result.and_then(|()| disk.check());
             round.result = round.result.and_then(|()| self.write(std::mem::take(&mut round.batch), false));
-            if !round.waiting.is_empty() && !skips {
+            if !skips {
                 disk.syncing().await;
                 round.result = round.result.and_then(|()| disk.check());
                 round.result = round.result.and_then(|()| self.db.flush_wal(true).map_err(io::Error::other));

@@ -178,7 +178,7 @@ impl Cluster {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut plan = Plan::draw(&mut rng);
         if mistake == Some(Mistake::TrustsClocks) {
-            plan = Plan { reads: Reads::Lease, clocks: 400..1600, ..plan };
+            plan = Plan { reads: Reads::Lease, clocks: 200..1800, ..plan };
         }
         let memory = std::path::Path::new("/dev/shm");
         let dir = if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() };
@@ -454,7 +454,8 @@ impl Cluster {
         self.network.hang_up(at);
         self.nodes[at].end();
         if crash {
-            self.nodes[at].host.disk.crash(&mut self.rng).expect("files that can be cut");
+            let single = self.mistake.is_none();
+            self.nodes[at].host.disk.crash(&mut self.rng, single).expect("files that can be cut");
         }
         self.nodes[at].wakes = self.network.now() + 10;
     }

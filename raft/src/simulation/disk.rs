@@ -13,11 +13,16 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::time::sleep;
 
+use crate::log::tail::written;
+
+/// What a disk writes whole.
+const SECTOR: usize = 512;
+
 pub(crate) struct Disk {
     /// Of the Raft log.
     dir: PathBuf,
     /// The file that RocksDB last wrote to, and how much of it is durable.
-    synced: Mutex<(PathBuf, u64)>,
+    synced: Mutex<(PathBuf, usize)>,
     /// Milliseconds that a sync takes.
     pub(crate) sync_takes: AtomicU64,
     /// Every write and sync fails, until the next life.
@@ -45,32 +50,48 @@ impl Disk {
 
     /// What the log holds now is durable.
     pub(crate) fn synced(&self) {
-        if let Some(newest) = self.newest() {
-            *self.synced.lock() = newest;
+        if let Ok(Some((file, bytes))) = self.newest() {
+            *self.synced.lock() = (file, written(&bytes));
         }
     }
 
-    /// Takes away what isn't durable, or some of it. Nobody may have the database open.
-    pub(crate) fn crash(&self, rng: &mut StdRng) -> io::Result<()> {
+    /// Takes away what isn't durable, or some of it: what comes last, or, where it is a single write, any of its sectors.
+    /// Nobody may have the database open.
+    pub(crate) fn crash(&self, rng: &mut StdRng, single: bool) -> io::Result<()> {
         self.fails.store(false, Ordering::Relaxed);
-        let Some((file, length)) = self.newest() else { return Ok(()) };
+        let Some((file, mut bytes)) = self.newest()? else { return Ok(()) };
         let durable = match &*self.synced.lock() {
             (synced, durable) if *synced == file => *durable,
             _ => 0,
         };
-        let kept = match rng.random_range(0..3) {
-            0 => durable,
-            1 => length,
-            _ => rng.random_range(durable..=length),
-        };
-        fs::OpenOptions::new().write(true).open(file)?.set_len(kept)
+        let end = written(&bytes).max(durable);
+        // A file that grows as it is written is cut anywhere; one that was longer before keeps its length.
+        let longer = bytes.len() + 50_000;
+        match rng.random_range(0..if single { 5 } else { 4 }) {
+            0 => {}
+            1 => bytes.truncate(rng.random_range(durable..=end)),
+            2 => bytes.resize(longer, 0),
+            3 => {
+                bytes[durable..].fill(0);
+                bytes.resize(longer, 0);
+            }
+            _ => {
+                for sector in (durable - durable % SECTOR..end).step_by(SECTOR) {
+                    if rng.random() {
+                        bytes[sector.max(durable)..end.min(sector + SECTOR)].fill(0);
+                    }
+                }
+                bytes.resize(longer, 0);
+            }
+        }
+        fs::write(file, bytes)
     }
 
-    /// The newest file of RocksDB's own log, and its length.
-    fn newest(&self) -> Option<(PathBuf, u64)> {
-        let files = fs::read_dir(&self.dir).ok()?.filter_map(|file| Some(file.ok()?.path()));
-        let newest = files.filter(|file| file.extension().is_some_and(|extension| extension == "log")).max()?;
-        let length = fs::metadata(&newest).ok()?.len();
-        Some((newest, length))
+    /// The newest file of RocksDB's own log, and what is in it.
+    fn newest(&self) -> io::Result<Option<(PathBuf, Vec<u8>)>> {
+        let Ok(files) = fs::read_dir(&self.dir) else { return Ok(None) };
+        let files = files.filter_map(|file| Some(file.ok()?.path()));
+        let newest = files.filter(|file| file.extension().is_some_and(|extension| extension == "log")).max();
+        newest.map(|newest| fs::read(&newest).map(|bytes| (newest, bytes))).transpose()
     }
 }
