@@ -43,6 +43,7 @@ pub struct Metrics {
     pub certificates: Histogram,
     pub handshake_errors: IntCounter,
     pub connections: IntGauge,
+    pub waiting_for_start: IntGauge,
     lists: [IntCounterVec; 4],
     listed: Cache<[IntCounter; 4]>,
     watch_lists: HistogramVec,
@@ -244,6 +245,13 @@ impl Metrics {
             connections: add(
                 &registry,
                 IntGauge::new("kontiki_connections", "Connections of clients that are open, or being made."),
+            ),
+            waiting_for_start: add(
+                &registry,
+                IntGauge::new(
+                    "kontiki_requests_waiting_for_start",
+                    "Requests that wait because this replica has been started and has not caught up with the others yet.",
+                ),
             ),
             lists: [
                 list("apiserver_storage_list_total", "Lists that were read from the state."),

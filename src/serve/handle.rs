@@ -146,6 +146,7 @@ impl Exchange {
         let resource = resource?;
         self.known = true;
         if !self.server.health.is_caught_up() {
+            let _waiting = Counted::new(METRICS.waiting_for_start.clone());
             let until = deadline.min(Instant::now() + STARTING);
             if tokio::time::timeout_at(until, self.server.health.caught_up()).await.is_err() {
                 let why = "this replica has not caught up with the others yet";
