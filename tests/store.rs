@@ -405,8 +405,9 @@ fn damage_on_the_disk_is_named_and_nothing_is_served() {
     let log = log.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
     let log = log.max_by_key(|path| std::fs::metadata(path).unwrap().len()).unwrap();
     let mut bytes = std::fs::read(&log).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
+    // What follows is the room for what is to come.
+    let written = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes[written / 2] ^= 1;
     std::fs::write(&log, bytes).unwrap();
     let verified = kontiki(&["verify", "--data-dir", dir.path().to_str().unwrap()], dir.path());
     assert_eq!(verified.status.code(), Some(1));
