@@ -335,6 +335,7 @@ fn a_request_waits_for_a_replica_that_was_just_started() {
     assert_eq!(code(&ask(&mut client, "GET /readyz HTTP/1.1")), "500");
     let request = b"GET /api/v1/namespaces HTTP/1.1\r\nHost: localhost\r\n\r\n";
     client.write_all(request).unwrap();
+    let mut asked = Instant::now();
     let counted = || {
         let mut other = connect(ports[0], &authority, admin.client.as_ref());
         other.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
@@ -345,7 +346,6 @@ fn a_request_waits_for_a_replica_that_was_just_started() {
     while !counted() {
         assert!(Instant::now() < end, "it is not counted");
     }
-    let mut asked = Instant::now();
     let second = spawn(1);
     loop {
         let mut answer = vec![0; 64 << 10];

@@ -41,7 +41,7 @@ async fn main() {
     report("3 replicas", &cluster(dir.path()).await).await;
 }
 
-/// What a sync costs whose file is not touched between them for as long as a proposal takes beside its own.
+/// What a write and its sync cost with a pause before each, as a proposer makes one.
 fn disk(dir: &Path) {
     let mut file = File::create(dir.join("file")).expect("a file");
     let mut took = Vec::new();

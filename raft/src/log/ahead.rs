@@ -9,13 +9,11 @@ use std::path::PathBuf;
 use rustix::fs::{FallocateFlags, fallocate};
 use rustix::io::Errno;
 
-use super::tail;
+use super::tail::{BLOCK, HEADER, files};
 
-/// By how much. A file that RocksDB has just begun is found when as much has been written since the last step.
+/// By how much. A file that RocksDB has just begun is found when as much has been written since the last step. The
+/// simulated disk reads the file at each sync.
 const STEP: u64 = if cfg!(test) { 8 << 10 } else { 256 << 10 };
-/// What RocksDB writes with each piece of a record, and how long the longest piece is.
-const HEADER: u64 = 7;
-const PIECE: u64 = 32 << 10;
 
 pub(super) struct Ahead {
     dir: PathBuf,
@@ -32,7 +30,8 @@ impl Ahead {
 
     /// A batch of so many bytes is about to be written.
     pub(super) fn make_room(&mut self, bytes: usize) {
-        let bytes = bytes as u64 + HEADER * (2 + bytes as u64 / PIECE);
+        // With the headers of its pieces.
+        let bytes = (bytes + HEADER * (2 + bytes / BLOCK)) as u64;
         if self.left < bytes && !self.unsupported {
             let by = bytes.max(STEP);
             self.left += by;
@@ -47,7 +46,7 @@ impl Ahead {
     /// Never makes a file shorter, whatever has been written to it meanwhile.
     fn extend(&self, by: u64) -> Result<(), Errno> {
         let errno = |error: io::Error| Errno::from_io_error(&error).unwrap_or(Errno::IO);
-        let Some(path) = tail::files(&self.dir).map_err(errno)?.pop() else { return Ok(()) };
+        let Some(path) = files(&self.dir).map_err(errno)?.pop() else { return Ok(()) };
         let file = OpenOptions::new().write(true).open(path).map_err(errno)?;
         let length = file.metadata().map_err(errno)?.len();
         fallocate(&file, FallocateFlags::empty(), length, by)

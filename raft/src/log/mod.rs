@@ -3,7 +3,7 @@
 //! nothing back.
 
 mod ahead;
-pub(crate) mod tail;
+mod tail;
 mod writer;
 
 use std::collections::VecDeque;
@@ -29,6 +29,8 @@ use rocksdb::{
 };
 use serde::de::DeserializeOwned;
 
+#[cfg(test)]
+pub(crate) use self::tail::{SECTOR, files, written};
 use self::writer::{Done, Job, Writer};
 use crate::config::StartError;
 use crate::format::{EntryForm, VoteForm};

@@ -13,14 +13,14 @@ use rocksdb::DBRecoveryMode;
 use crate::config::StartError;
 
 /// RocksDB writes records in pieces that don't cross these, each with a header: checksum, length, kind.
-const BLOCK: usize = 32 << 10;
-const HEADER: usize = 7;
+pub(super) const BLOCK: usize = 32 << 10;
+pub(super) const HEADER: usize = 7;
 /// Kinds of pieces that are not a whole record: its first, those within, and its last.
 const FIRST: u8 = 2;
 const MIDDLE: u8 = 3;
 const LAST: u8 = 4;
 /// What a disk writes whole.
-const SECTOR: usize = 512;
+pub(crate) const SECTOR: usize = 512;
 
 #[derive(Debug, PartialEq, Eq)]
 enum End {
@@ -61,7 +61,7 @@ pub(super) fn recovery_mode(dir: &Path) -> Result<DBRecoveryMode, StartError> {
 }
 
 /// The newest last.
-pub(super) fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+pub(crate) fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
         entries => entries?,

@@ -262,11 +262,12 @@ impl Run {
         Ok(())
     }
 
+    /// Without a sync only on a simulated disk, which has its own.
     fn write(&mut self, batch: WriteBatch, sync: bool) -> io::Result<()> {
         self.check()?;
         self.metrics.append_bytes.inc_by(batch.size_in_bytes() as u64);
-        self.ahead.make_room(batch.size_in_bytes());
         let start = Instant::now();
+        self.ahead.make_room(batch.size_in_bytes());
         self.db.write_opt(batch, &write_options(sync)).map_err(|error| {
             let text = error.into_string();
             let full = text.to_ascii_lowercase().contains("no space");

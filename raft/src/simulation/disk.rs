@@ -13,10 +13,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use tokio::time::sleep;
 
-use crate::log::tail::written;
-
-/// What a disk writes whole.
-const SECTOR: usize = 512;
+use crate::log::{SECTOR, files, written};
 
 pub(crate) struct Disk {
     /// Of the Raft log.
@@ -89,9 +86,7 @@ impl Disk {
 
     /// The newest file of RocksDB's own log, and what is in it.
     fn newest(&self) -> io::Result<Option<(PathBuf, Vec<u8>)>> {
-        let Ok(files) = fs::read_dir(&self.dir) else { return Ok(None) };
-        let files = files.filter_map(|file| Some(file.ok()?.path()));
-        let newest = files.filter(|file| file.extension().is_some_and(|extension| extension == "log")).max();
+        let newest = files(&self.dir)?.pop();
         newest.map(|newest| fs::read(&newest).map(|bytes| (newest, bytes))).transpose()
     }
 }
