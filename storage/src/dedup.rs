@@ -47,6 +47,27 @@ pub(crate) struct DedupChanges {
     pub(crate) evicted: Vec<u64>,
 }
 
+impl DedupChanges {
+    /// Adds what was changed later.
+    pub(crate) fn extend(&mut self, later: &DedupChanges) {
+        later.evicted.iter().for_each(|client| self.evict(*client));
+        for client in &later.touched {
+            if !self.touched.contains(client) {
+                self.touched.push(*client);
+            }
+        }
+        self.outcomes.extend_from_slice(&later.outcomes);
+        self.swept.extend_from_slice(&later.swept);
+    }
+
+    /// What the client did until now is not to be found any more, should it come back.
+    fn evict(&mut self, client: u64) {
+        self.touched.retain(|touched| *touched != client);
+        self.outcomes.retain(|(of, ..)| *of != client);
+        self.evicted.push(client);
+    }
+}
+
 impl Dedup {
     /// The outcome that `proposal` already has. None: it is new and must be applied.
     pub(crate) fn known(&mut self, proposal: &Proposal, changes: &mut DedupChanges) -> Option<Outcome> {
@@ -94,9 +115,7 @@ impl Dedup {
             let Some((&oldest, _)) = self.clients.iter().min_by_key(|(_, client)| client.head.used) else { return };
             self.clients.remove(&oldest);
             self.evictions += 1;
-            changes.touched.retain(|client| *client != oldest);
-            changes.outcomes.retain(|(client, ..)| *client != oldest);
-            changes.evicted.push(oldest);
+            changes.evict(oldest);
         }
     }
 }
@@ -109,5 +128,29 @@ impl Client {
         {
             self.outcomes.remove(&sequence);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Replicas that write at different times find the same after a restart.
+    #[test]
+    fn of_a_client_that_was_evicted_only_what_follows_is_owed() {
+        let outcome = Outcome::Committed { revision: 1 };
+        let mut owed = DedupChanges {
+            touched: vec![1, 2],
+            outcomes: vec![(1, 5, outcome), (2, 7, outcome)],
+            ..DedupChanges::default()
+        };
+        owed.extend(&DedupChanges {
+            touched: vec![1, 2],
+            outcomes: vec![(1, 1, outcome)],
+            swept: vec![(2, 0, 6)],
+            evicted: vec![1],
+        });
+        assert_eq!((owed.touched, owed.evicted), (vec![2, 1], vec![1]));
+        assert_eq!((owed.outcomes, owed.swept), (vec![(2, 7, outcome), (1, 1, outcome)], vec![(2, 0, 6)]));
     }
 }

@@ -1,5 +1,5 @@
-//! The state in RocksDB: for restarts, not for reads. Every apply is one atomic batch that carries its log position, and
-//! there is no write-ahead log: what a crash takes away, the Raft log replays. All column families are flushed together,
+//! The state in RocksDB: for restarts, not for reads. Applies are written a few at a time, as one atomic batch that carries
+//! its log position, and there is no write-ahead log: what a crash takes away, the Raft log replays. All column families are flushed together,
 //! so what is found after a crash is the state exactly as it was at some earlier position.
 
 use std::collections::HashMap;
@@ -17,7 +17,7 @@ use rocksdb::{
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
-use crate::dedup::{Client, ClientHead};
+use crate::dedup::{Client, ClientHead, DedupChanges};
 use crate::event::Event;
 use crate::meter;
 use crate::state::{Changes, State};
@@ -50,7 +50,24 @@ pub(crate) struct Disk {
     generation: u64,
     db: Arc<DB>,
     resources: Resources,
+    owed: Owed,
 }
+
+/// What has been applied and not written yet.
+#[derive(Default)]
+struct Owed {
+    applies: usize,
+    events: Vec<Arc<Event>>,
+    bytes: u64,
+    dedup: DedupChanges,
+    trimmed: bool,
+    membership: bool,
+}
+
+/// So many applies, or bytes, are owed before they are written: the rows that each apply writes again are written once for
+/// all of these, and a lone writer is answered without them.
+const OWED: usize = 64;
+const OWED_BYTES: u64 = 256 << 10;
 
 /// What the databases of all generations share.
 #[derive(Clone)]
@@ -88,7 +105,7 @@ impl Disk {
         remove_others(root, generation).map_err(cannot)?;
         let resources = Resources::new(options);
         let db = Arc::new(open_db(&path_of(root, generation), &resources)?);
-        let disk = Disk { root: root.to_owned(), generation, db, resources };
+        let disk = Disk { root: root.to_owned(), generation, db, resources, owed: Owed::default() };
         let state = disk.load(&mut Err)?;
         Ok((disk, state))
     }
@@ -101,13 +118,35 @@ impl Disk {
         let (db_options, families) = options_of(&resources);
         let db = DB::open_cf_descriptors_read_only(&db_options, &path, families, false)
             .map_err(|error| broken(&path, error))?;
-        Ok(Disk { root: root.to_owned(), generation, db: Arc::new(db), resources })
+        Ok(Disk { root: root.to_owned(), generation, db: Arc::new(db), resources, owed: Owed::default() })
     }
 
-    /// Writes what an apply changed. When this fails nothing was written.
-    pub(crate) fn write(&self, state: &State, changes: &Changes) -> Result<(), Fatal> {
+    /// Takes note of what an apply changed.
+    pub(crate) fn owe(&mut self, changes: &Changes) {
+        let owed = &mut self.owed;
+        owed.applies += 1;
+        owed.bytes +=
+            changes.events.iter().map(|event| event.record.as_ref().map_or(0, |record| record.weight())).sum::<u64>();
+        owed.events.extend(changes.events.iter().cloned());
+        owed.dedup.extend(&changes.dedup);
+        owed.trimmed |= changes.trimmed.is_some();
+        owed.membership |= changes.membership;
+    }
+
+    /// Whether that is enough to be written.
+    pub(crate) fn owes_much(&self) -> bool {
+        let owed = &self.owed;
+        owed.applies.max(owed.events.len()) >= OWED || owed.bytes >= OWED_BYTES
+    }
+
+    /// Writes what is owed up to `state`, the current one. When this fails nothing was written.
+    pub(crate) fn write(&mut self, state: &State) -> Result<(), Fatal> {
+        let owed = &self.owed;
+        if owed.applies == 0 {
+            return Ok(());
+        }
         let mut batch = WriteBatch::default();
-        for (ordinal, event) in changes.events.iter().enumerate() {
+        for (ordinal, event) in owed.events.iter().enumerate() {
             self.put(&mut batch, event_row(ordinal as u32, event)?);
             // A key written again by the same batch is left to its last event.
             match (&event.record, state.get(event.key.as_str())) {
@@ -118,16 +157,18 @@ impl Disk {
                 _ => {}
             }
         }
-        if changes.trimmed.is_some() {
+        if owed.trimmed {
             let end = (state.compacted + 1).to_be_bytes();
             batch.delete_range_cf(self.family(HISTORY), &[0; 8][..], &end[..]);
         }
-        self.put_dedup(&mut batch, state, changes)?;
-        if changes.membership {
+        self.put_dedup(&mut batch, state, &owed.dedup)?;
+        if owed.membership {
             self.put(&mut batch, membership_row(state)?);
         }
         self.put(&mut batch, applied_row(state)?);
-        self.commit(batch)
+        self.commit(batch)?;
+        self.owed = Owed::default();
+        Ok(())
     }
 
     /// Makes all that was written durable.
@@ -152,7 +193,8 @@ impl Disk {
             fs::remove_dir_all(&path).map_err(cannot)?;
         }
         let db = Arc::new(open_db(&path, &self.resources)?);
-        Ok(Disk { root: self.root.clone(), generation, db, resources: self.resources.clone() })
+        let (root, resources) = (self.root.clone(), self.resources.clone());
+        Ok(Disk { root, generation, db, resources, owed: Owed::default() })
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -185,23 +227,23 @@ impl Disk {
         batch.put_cf(self.family(row.family), row.key, row.value);
     }
 
-    fn put_dedup(&self, batch: &mut WriteBatch, state: &State, changes: &Changes) -> Result<(), Fatal> {
+    fn put_dedup(&self, batch: &mut WriteBatch, state: &State, changes: &DedupChanges) -> Result<(), Fatal> {
         let family = self.family(DEDUP);
-        for client in &changes.dedup.evicted {
+        for client in &changes.evicted {
             batch.delete_range_cf(family, &dedup_key(*client, 0)[..], &dedup_key(client.saturating_add(1), 0)[..]);
         }
-        for (client, from, to) in &changes.dedup.swept {
+        for (client, from, to) in &changes.swept {
             // Row 0 is its head.
             batch.delete_range_cf(family, &dedup_key(*client, (*from).max(1))[..], &dedup_key(*client, *to)[..]);
         }
         let floor = |client: &u64| state.dedup.clients.get(client).map_or(u64::MAX, |client| client.head.floor);
-        for (client, sequence, outcome) in &changes.dedup.outcomes {
+        for (client, sequence, outcome) in &changes.outcomes {
             // What is settled by now may have been swept already.
             if *sequence >= floor(client) {
                 self.put(batch, outcome_row(*client, *sequence, *outcome)?);
             }
         }
-        for id in &changes.dedup.touched {
+        for id in &changes.touched {
             if let Some(client) = state.dedup.clients.get(id) {
                 self.put(batch, client_row(*id, &client.head)?);
             }

@@ -233,8 +233,10 @@ impl Store {
     pub fn flush(&self) -> Result<Option<LogPosition>, Fatal> {
         let _one_at_a_time = self.0.generations.lock();
         let (position, flusher) = {
-            let disk = self.0.disk.lock();
-            (self.applied(), disk.flusher())
+            let mut disk = self.0.disk.lock();
+            let state = self.0.state.load_full();
+            disk.write(&state)?;
+            (state.position, disk.flusher())
         };
         flusher.flush()?;
         Ok(position)
@@ -416,15 +418,19 @@ impl Store {
         position: LogPosition,
         change: impl FnOnce(&mut State, HistoryBound, &mut Changes) -> T,
     ) -> Result<T, Fatal> {
-        let disk = self.0.disk.lock();
+        let mut disk = self.0.disk.lock();
         let before = self.0.state.load_full();
         if let Some(applied) = before.position.filter(|applied| position.index <= applied.index) {
             return Err(Fatal::OutOfOrder { applied: applied.index, given: position.index });
         }
+        // Before anything is changed, so that what fails can be tried again.
+        if disk.owes_much() {
+            disk.write(&before)?;
+        }
         let mut state = State::clone(&before);
         let mut changes = Changes::default();
         let result = change(&mut state, self.0.bound, &mut changes);
-        disk.write(&state, &changes)?;
+        disk.owe(&changes);
         drop(before);
         self.publish(state, changes);
         Ok(result)

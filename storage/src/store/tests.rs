@@ -153,6 +153,13 @@ fn a_state_flushed_is_found_again_and_the_rest_is_replayed() {
 }
 
 #[test]
+fn where_nothing_was_applied_nothing_is_written() {
+    let f = Fixture::new();
+    assert_eq!(f.store.flush().unwrap(), None);
+    assert_eq!(f.reopen().store.applied(), None);
+}
+
+#[test]
 fn compaction_takes_old_views_and_events_and_spares_cursors_that_miss_nothing() {
     let mut f = Fixture::new();
     let mut quiet = f.store.subscribe("b", 0).unwrap();
