@@ -3,6 +3,9 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails")]
 
 mod common;
+#[allow(dead_code, reason = "the rest is for drills")]
+#[path = "../chaos/src/rig/shim.rs"]
+mod shim;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -30,11 +33,16 @@ impl Replica {
     }
 
     fn start_with(dir: &Path, flags: &[&str]) -> Replica {
+        Replica::start_in(dir, flags, Vec::new())
+    }
+
+    fn start_in(dir: &Path, flags: &[&str], environment: Vec<(String, String)>) -> Replica {
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let mut process = Command::new(env!("CARGO_BIN_EXE_kontiki"))
             .args(["serve", "--secure-port", &port.to_string(), "--bind-address", "127.0.0.1", "--data-dir"])
             .arg(dir)
             .args(flags)
+            .envs(environment)
             .stdout(Stdio::piped())
             .spawn()
             .expect("kontiki");
@@ -366,6 +374,41 @@ fn a_slow_follower_slows_nobody_and_a_slow_quorum_is_told() {
     assert!(soon(|| api.create("again", "x", "?timeout=3s").0 == 201), "writes don't resume");
     for (_, follower) in place("Follower") {
         assert!(soon(|| follower.ask("GET", &format!("{MAPS}/again?resourceVersion=0"), None).0 == 200));
+    }
+}
+
+/// A replica that is alone waits for its disk on the threads that serve. None of what it serves may wait with it.
+#[test]
+fn a_disk_that_hangs_stops_writes_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let shim = shim::Shim::build(dir.path()).unwrap();
+    let faults = shim.faults("n1").unwrap();
+    let replica = Replica::start_in(&dir.path().join("data"), &[], shim.environment(&faults));
+    let first = revision(&replica.create("first", "x").1);
+    for round in 0..5 {
+        // These find a disk that is quick.
+        for n in 0..20 {
+            assert_eq!(replica.create(&format!("quick-{round}-{n}"), "x").0, 201);
+        }
+        faults.delay_syncs(Duration::from_secs(3600)).unwrap();
+        let api = replica.api();
+        let name = format!("hung-{round}");
+        let writer = std::thread::spawn(move || (Instant::now(), api.create(&name, "x", "?timeout=2s")));
+        let began = Instant::now();
+        let mut reads = 0;
+        while began.elapsed() < Duration::from_secs(1) {
+            let asked = Instant::now();
+            assert_eq!(replica.ask("GET", &format!("{MAPS}/first"), None).0, 200);
+            assert!(asked.elapsed() < Duration::from_millis(500), "read {reads} took {:?}", asked.elapsed());
+            reads += 1;
+        }
+        assert_eq!(watched(&replica, first, 20).len(), 20);
+        let (since, (code, told)) = writer.join().unwrap();
+        assert!(code == 504 && since.elapsed() < Duration::from_secs(4), "{code} after {:?}: {told}", since.elapsed());
+        faults.delay_syncs(Duration::ZERO).unwrap();
+        assert!(soon(|| replica.create(&format!("after-{round}"), "x").0 == 201), "writes don't resume");
+        // Nobody was told that it was not written.
+        assert_eq!(replica.ask("GET", &format!("{MAPS}/hung-{round}"), None).0, 200);
     }
 }
 

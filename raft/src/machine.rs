@@ -60,6 +60,11 @@ impl Machine {
         Machine { store, log, applied, standing, metrics }
     }
 
+    fn shows(&self, index: u64) {
+        self.log.applied(index);
+        self.applied.send_replace(Some(index));
+    }
+
     async fn apply_run(&mut self, run: &mut Run) -> io::Result<()> {
         let Run { last: Some(last), entries, .. } = std::mem::take(run) else { return Ok(()) };
         let proposals = entries.iter().map(|(batch, _)| match batch {
@@ -71,7 +76,7 @@ impl Machine {
         let apply = || self.store.apply(position(&last), proposals.iter().flat_map(|proposals| proposals.iter()));
         let outcomes = with_space(&self.store, apply).await?;
         self.metrics.applied_proposals.inc_by(outcomes.len() as u64);
-        self.applied.send_replace(Some(last.index));
+        self.shows(last.index);
         let counts: Vec<_> = proposals.iter().map(|proposals| proposals.len()).collect();
         drop(proposals);
         let mut outcomes = outcomes.into_iter();
@@ -113,7 +118,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     let bytes = encode_membership(&stored).map_err(io::Error::other)?;
                     let apply = || self.store.apply_membership(position(&entry.log_id), bytes.clone());
                     with_space(&self.store, apply).await?;
-                    self.applied.send_replace(Some(entry.log_id.index));
+                    self.shows(entry.log_id.index);
                     if let Some(responder) = responder {
                         responder.send(Vec::new());
                     }
@@ -140,7 +145,7 @@ impl RaftStateMachine<TypeConfig> for Machine {
         host::blocking(move || store.install(*ready)).await.map_err(io::Error::other)?.map_err(fatal)?;
         if let Some(id) = &meta.last_log_id {
             self.log.checkpointed(id.index);
-            self.applied.send_replace(Some(id.index));
+            self.shows(id.index);
         }
         self.standing.set(None).await;
         self.metrics.snapshots_installed.inc();

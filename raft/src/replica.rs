@@ -241,6 +241,7 @@ impl Replica {
         let (fail, failure) = watch::channel(None);
         let route = Route {
             raft: raft.clone(),
+            log: log.clone(),
             peers: peers.clone(),
             leadership: leadership.clone(),
             reads: config.reads,

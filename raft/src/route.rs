@@ -13,6 +13,7 @@ use tokio::time::{Instant, sleep_until};
 use crate::config::Reads;
 use crate::format::VoteForm;
 use crate::host::watch;
+use crate::log::Log;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::peer::Peers;
@@ -61,6 +62,7 @@ pub(crate) struct Delivery {
 #[derive(Clone)]
 pub(crate) struct Route {
     pub(crate) raft: Raft,
+    pub(crate) log: Log,
     pub(crate) peers: Peers,
     pub(crate) leadership: watch::Receiver<Leadership>,
     pub(crate) reads: Reads,
@@ -147,7 +149,13 @@ impl Route {
     async fn confirm(&self, leader: Option<NodeId>) -> Option<u64> {
         match leader {
             None => {
+                if let Some(index) = self.log.alone() {
+                    return Some(index);
+                }
                 self.metrics.read_rounds.inc();
+                if self.raft.server_metrics().borrow_watched().membership_config.nodes().count() == 1 {
+                    return alone(&self.raft, &self.log).await;
+                }
                 let term = self.leadership.borrow().term;
                 let leased = self.reads == Reads::Lease && term > self.transferred.load(Ordering::Acquire);
                 let policy = if leased { ReadPolicy::LeaseRead } else { ReadPolicy::ReadIndex };
@@ -160,6 +168,22 @@ impl Route {
             }
         }
     }
+}
+
+/// The index that a read must wait for, if this replica leads and is the only member; the log keeps it in mind for as long as
+/// that is so. What was acknowledged before is committed here, and what will be is shown here first.
+async fn alone(raft: &Raft, log: &Log) -> Option<u64> {
+    let log = log.clone();
+    let index = raft.with_raft_state(move |state| {
+        let own = state.vote_ref();
+        let leads = state.server_state == ServerState::Leader && own.committed;
+        let mut nodes = state.membership_state.effective().membership().nodes().map(|(id, _)| *id);
+        let only = nodes.next() == Some(own.leader_id.node_id) && nodes.next().is_none();
+        let committed = state.local_committed().filter(|id| leads && only && id.leader_id == own.leader_id)?;
+        log.set_alone(committed.index);
+        Some(committed.index)
+    });
+    index.await.ok()?
 }
 
 /// The index that a read at `voter` must wait for, if this replica leads and the two are a quorum: `vote` is the voter's, from

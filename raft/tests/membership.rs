@@ -8,10 +8,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use common::{Cluster, create, put, soon, write_until};
-use kontiki_raft::{Limits, ManageError, Operation, Refusal, StartError};
+use common::{Cluster, create, metric, put, soon, write_until};
+use kontiki_raft::{Limits, ManageError, Operation, Refusal, Replica, StartError};
 use kontiki_storage::Outcome;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 fn refusal(result: Result<(), ManageError>) -> Refusal {
     match result {
@@ -48,6 +48,47 @@ async fn a_cluster_grows_to_five_and_shrinks_to_one_under_load() {
     let view = cluster.nodes[0].replica().read_barrier(soon()).await.unwrap();
     assert_eq!(view.count("a/"), keys.len());
     assert_eq!(refusal(cluster.remove(0, "n1").await), Refusal::LastVoter("n1".into()));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_is_alone_reads_without_a_round_until_it_takes_in_another() {
+    let mut cluster = Cluster::found(&["n1"], Limits::default()).await;
+    let replica = cluster.nodes[0].replica();
+    let key = |n: u32| format!("a/{n}");
+    let write_and_read = async |from: u32| {
+        let rounds = metric(&replica, "kontiki_raft_read_barrier_rounds_total");
+        for n in from..from + 20 {
+            replica.propose(put(&key(n), "x"), soon()).await.unwrap();
+            assert!(replica.read_barrier(soon()).await.unwrap().get(&key(n)).is_some());
+        }
+        metric(&replica, "kontiki_raft_read_barrier_rounds_total") - rounds
+    };
+    replica.read_barrier(soon()).await.unwrap();
+    assert_eq!(write_and_read(0).await, 0.0);
+    cluster.grow("n2").await;
+    assert!(write_and_read(20).await >= 20.0);
+    // Without the other there is no quorum, so nothing that it could prove.
+    cluster.nodes[1].crash();
+    let read = replica.read_barrier(Instant::now() + Duration::from_secs(2)).await;
+    assert!(read.is_err(), "it read {:?}", read.map(|view| view.revision()));
+    cluster.nodes[1].start().await;
+    cluster.remove(0, "n2").await.unwrap();
+    assert!(soon_alone(&cluster.nodes[0].replica()).await);
+    assert_eq!(write_and_read(40).await, 0.0);
+}
+
+/// Its reads begin to need no rounds.
+async fn soon_alone(replica: &Replica) -> bool {
+    let end = soon();
+    while Instant::now() < end {
+        replica.read_barrier(soon()).await.unwrap();
+        let rounds = metric(replica, "kontiki_raft_read_barrier_rounds_total");
+        replica.read_barrier(soon()).await.unwrap();
+        if metric(replica, "kontiki_raft_read_barrier_rounds_total") == rounds {
+            return true;
+        }
+    }
+    false
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -99,8 +99,12 @@ int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *
 }
 
 static int before_sync(void) {
-    if (faults->sync_delay_us > 0)
-        usleep(faults->sync_delay_us);
+    /* In steps, so that a disk that hangs goes on when it is told to. */
+    for (int64_t waited = 0, left; (left = faults->sync_delay_us - waited) > 0;) {
+        int64_t step = left < 10000 ? left : 10000;
+        usleep(step);
+        waited += step;
+    }
     if (faults->sync_fails) {
         errno = EIO;
         return -1;

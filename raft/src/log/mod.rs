@@ -13,6 +13,7 @@ use std::io;
 use std::ops::{Bound, RangeBounds};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -41,6 +42,8 @@ use crate::types::{Entry, LogId, Payload, TypeConfig, Vote, log_id, position};
 
 /// Entries in memory, by their weight. Those that aren't durable yet come on top.
 const TAIL: usize = 4 << 20;
+/// A larger entry takes the disk a while.
+const SMALL: usize = 64 << 10;
 /// What one read for replication returns at most, beyond its first entry.
 const READ: usize = 1 << 20;
 /// The log's size is known in steps of this many bytes.
@@ -71,6 +74,10 @@ struct Shared {
     vote: Mutex<Option<Vote>>,
     sizes: Mutex<Sizes>,
     checkpoint: watch::Sender<Option<u64>>,
+    /// One more than the index of the last entry that was applied.
+    applied: AtomicU64,
+    /// One more than [`Log::alone`]. 0: none.
+    alone: AtomicU64,
     writer: Writer,
 }
 
@@ -118,6 +125,8 @@ impl Log {
             vote: Mutex::new(vote),
             sizes: Mutex::new(sizes),
             checkpoint: watch::Sender::new(None),
+            applied: AtomicU64::new(0),
+            alone: AtomicU64::new(0),
             writer,
         }));
         Ok(log)
@@ -197,6 +206,32 @@ impl Log {
         let upto = sizes.total.saturating_sub(bytes);
         let mark = sizes.marks.iter().take_while(|(_, sum)| *sum <= upto).last().map_or(0, |(index, _)| *index);
         mark.max((last + 1).saturating_sub(entries)).checked_sub(1)
+    }
+
+    /// The state machine shows everything up to `index`.
+    pub(crate) fn applied(&self, index: u64) {
+        self.0.applied.store(index + 1, Ordering::Release);
+    }
+
+    /// Where this replica is the only member: an index from which on its state shows all that was ever acknowledged. To take
+    /// in another, or to vote for one, is written here first, and ends it; so as long as it lasts nobody else can have
+    /// acknowledged anything, and reads need to ask nobody.
+    pub(crate) fn alone(&self) -> Option<u64> {
+        self.0.alone.load(Ordering::Acquire).checked_sub(1)
+    }
+
+    /// Only Raft's own task may say so, which writes the log as well.
+    pub(crate) fn set_alone(&self, committed: u64) {
+        self.0.alone.store(committed + 1, Ordering::Release);
+    }
+
+    /// Nothing else is under way, and no peer hears from this replica: it may as well wait for the disk with what it does.
+    fn may_block(&self, entries: &[Entry]) -> bool {
+        let [entry] = entries else { return false };
+        matches!(entry.payload, Payload::Normal(_))
+            && size(entry) <= SMALL
+            && entry.log_id.index == self.0.applied.load(Ordering::Acquire)
+            && self.alone().is_some()
     }
 
     /// The state machine holds everything up to `index` durably: the log up to there may go.
@@ -540,6 +575,7 @@ impl RaftLogStorage<TypeConfig> for Log {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
+        self.0.alone.store(0, Ordering::Release);
         self.put(VOTE, codec::seal(VOTE, &VoteForm::from(vote)).map_err(io::Error::other)?).await?;
         *self.0.vote.lock() = Some(*vote);
         Ok(())
@@ -562,6 +598,10 @@ impl RaftLogStorage<TypeConfig> for Log {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<_> = entries.into_iter().collect();
+        if entries.iter().any(|entry| matches!(entry.payload, Payload::Membership(_))) {
+            self.0.alone.store(0, Ordering::Release);
+        }
+        let here = self.may_block(&entries);
         {
             let mut tail = self.0.tail.write();
             let durable = self.0.writer.durable();
@@ -573,7 +613,12 @@ impl RaftLogStorage<TypeConfig> for Log {
             let mut sizes = self.0.sizes.lock();
             entries.iter().for_each(|entry| sizes.add(entry.log_id.index, size(entry) as u64));
         }
-        self.0.writer.submit(Job::Append { entries, done: Done::Flushed(callback) });
+        let job = Job::Append { entries, done: Done::Flushed(callback) };
+        if here {
+            self.0.writer.submit_here(job)
+        } else {
+            self.0.writer.submit(job)
+        }
         Ok(())
     }
 

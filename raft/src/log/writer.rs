@@ -1,4 +1,5 @@
-//! The thread that writes the log: takes everything that waits, writes it as one batch with one sync, then answers all.
+//! Writes the log: takes everything that waits, writes it as one batch with one sync, then answers all. A thread does so, or,
+//! where that is sure to stop nothing else, whoever brings an entry.
 
 use std::io;
 use std::path::Path;
@@ -11,6 +12,7 @@ use kontiki_storage::codec;
 use openraft::storage::IOFlushed;
 use parking_lot::{Condvar, Mutex};
 use rocksdb::{DB, WriteBatch};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::oneshot;
 
 use super::ahead::Ahead;
@@ -55,12 +57,21 @@ pub(super) fn stopped() -> io::Error {
 
 pub(super) struct Writer {
     shared: Arc<Shared>,
+    known: Arc<Known>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// The runtime has other threads that go on while one of them waits for the disk.
+    spare: bool,
 }
 
 struct Shared {
     queue: Mutex<Queue>,
     wake: Condvar,
+    /// Whoever has it takes all jobs that wait.
+    run: Mutex<Run>,
+}
+
+/// What others want to know of the writing.
+struct Known {
     committed: Mutex<Option<LogId>>,
     /// One more than the index of the last entry that was synced.
     durable: AtomicU64,
@@ -72,6 +83,8 @@ struct Shared {
 const SLOW: Duration = Duration::from_millis(100);
 /// Before that is said again.
 const AGAIN: Duration = Duration::from_secs(10);
+/// Where the last batch took longer, the way to the thread and back is little beside the next.
+const QUICK: Duration = Duration::from_micros(500);
 
 #[derive(Default)]
 struct Queue {
@@ -81,24 +94,37 @@ struct Queue {
 
 impl Writer {
     pub(super) fn start(db: Arc<DB>, dir: &Path, committed: Option<LogId>, metrics: Metrics) -> io::Result<Writer> {
-        let shared = Arc::new(Shared {
-            queue: Mutex::default(),
-            wake: Condvar::new(),
+        let known = Arc::new(Known {
             committed: Mutex::new(committed),
             durable: AtomicU64::new(0),
             failure: watch::Sender::new(None),
         });
-        let ahead = Ahead::new(dir.to_owned());
-        let run = Run { db, ahead, shared: shared.clone(), metrics, saved: committed, failed: None, told: None };
+        let run = Run {
+            db,
+            ahead: Ahead::new(dir.to_owned()),
+            known: known.clone(),
+            metrics,
+            saved: committed,
+            failed: None,
+            took: Duration::MAX,
+            told: None,
+        };
+        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), run: Mutex::new(run) });
+        let several = |runtime: Handle| {
+            runtime.runtime_flavor() == RuntimeFlavor::MultiThread && runtime.metrics().num_workers() > 1
+        };
+        let spare = Handle::try_current().is_ok_and(several);
         #[cfg(test)]
         if let Some(host) = simulation::Host::current() {
-            tokio::spawn(run.run_on(host));
-            return Ok(Writer { shared, thread: Mutex::default() });
+            tokio::spawn(shared.clone().run_on(host));
+            return Ok(Writer { shared, known, thread: Mutex::default(), spare });
         }
-        let thread = std::thread::Builder::new().name("raft-log".into()).spawn(move || run.run())?;
-        Ok(Writer { shared, thread: Mutex::new(Some(thread)) })
+        let running = shared.clone();
+        let thread = std::thread::Builder::new().name("raft-log".into()).spawn(move || running.run())?;
+        Ok(Writer { shared, known, thread: Mutex::new(Some(thread)), spare })
     }
 
+    /// Has the thread do it, in its turn.
     pub(super) fn submit(&self, job: Job) {
         let mut queue = self.shared.queue.lock();
         if !queue.stop {
@@ -107,20 +133,37 @@ impl Writer {
         }
     }
 
+    /// The same, done when it returns unless the disk is slow or at work already. What the caller's task has to do waits for as
+    /// long as the disk takes, which may be for ever; other tasks go on.
+    pub(super) fn submit_here(&self, job: Job) {
+        let run = self.shared.run.try_lock().filter(|run| self.spare && run.took < QUICK);
+        let Some(mut run) = run else { return self.submit(job) };
+        let jobs = {
+            let mut queue = self.shared.queue.lock();
+            if queue.stop {
+                return;
+            }
+            queue.jobs.push(job);
+            std::mem::take(&mut queue.jobs)
+        };
+        hand_over();
+        run.work(jobs);
+    }
+
     pub(super) fn set_committed(&self, committed: Option<LogId>) {
-        *self.shared.committed.lock() = committed;
+        *self.known.committed.lock() = committed;
     }
 
     pub(super) fn committed(&self) -> Option<LogId> {
-        *self.shared.committed.lock()
+        *self.known.committed.lock()
     }
 
     pub(super) fn durable(&self) -> Option<u64> {
-        self.shared.durable.load(Ordering::Acquire).checked_sub(1)
+        self.known.durable.load(Ordering::Acquire).checked_sub(1)
     }
 
     pub(super) fn failure(&self) -> watch::Receiver<Option<String>> {
-        self.shared.failure.subscribe()
+        self.known.failure.subscribe()
     }
 
     pub(super) fn waiting(&self) -> usize {
@@ -137,6 +180,15 @@ impl Writer {
     }
 }
 
+/// Before this thread of the runtime blocks, another takes over what it would have done. Tokio keeps the task that was woken
+/// last for the thread that woke it. A new one takes its place; it goes where other threads look for work, and one that is
+/// idle is woken, which then looks after sockets and timers as well. So the second of these is all that waits here.
+fn hand_over() {
+    for _ in 0..2 {
+        tokio::spawn(async {});
+    }
+}
+
 impl Drop for Writer {
     fn drop(&mut self) {
         self.stop();
@@ -146,11 +198,13 @@ impl Drop for Writer {
 struct Run {
     db: Arc<DB>,
     ahead: Ahead,
-    shared: Arc<Shared>,
+    known: Arc<Known>,
     metrics: Metrics,
     saved: Option<LogId>,
     /// The first failure. What a failed sync left on disk is unknown, so nothing is written after it.
     failed: Option<(io::ErrorKind, String)>,
+    /// What the disk took for the last batch.
+    took: Duration,
     /// When the disk was last called slow.
     told: Option<Instant>,
 }
@@ -164,26 +218,36 @@ struct Round {
     result: io::Result<()>,
 }
 
-impl Run {
-    fn run(mut self) {
+impl Shared {
+    fn run(&self) {
         loop {
-            let jobs = {
-                let mut queue = self.shared.queue.lock();
+            {
+                let mut queue = self.queue.lock();
                 while queue.jobs.is_empty() && !queue.stop {
-                    self.shared.wake.wait(&mut queue);
+                    self.wake.wait(&mut queue);
                 }
-                std::mem::take(&mut queue.jobs)
-            };
-            if jobs.is_empty() {
+            }
+            let mut run = self.run.lock();
+            let (jobs, stop) = self.take();
+            if !jobs.is_empty() {
+                run.work(jobs);
+            } else if stop {
                 let mut batch = WriteBatch::default();
                 // Nobody is left to hear of a failure, and it costs the next start some work only.
-                let _ = self.add_committed(&mut batch).and_then(|()| self.write(batch, true));
+                let _ = run.add_committed(&mut batch).and_then(|()| run.write(batch, true));
                 return;
             }
-            self.work(jobs);
         }
     }
 
+    /// All that waits, and whether it is the last.
+    fn take(&self) -> (Vec<Job>, bool) {
+        let mut queue = self.queue.lock();
+        (std::mem::take(&mut queue.jobs), queue.stop)
+    }
+}
+
+impl Run {
     fn work(&mut self, jobs: Vec<Job>) {
         let mut round = self.gather(jobs);
         round.result = round.result.and_then(|()| self.write(std::mem::take(&mut round.batch), true));
@@ -193,7 +257,7 @@ impl Run {
     fn gather(&mut self, jobs: Vec<Job>) -> Round {
         let mut batch = WriteBatch::default();
         let mut waiting = Vec::with_capacity(jobs.len());
-        let mut durable = self.shared.durable.load(Ordering::Acquire);
+        let mut durable = self.known.durable.load(Ordering::Acquire);
         let mut entries = 0;
         let mut result = self.check();
         for job in jobs {
@@ -228,13 +292,13 @@ impl Run {
     fn settle(&mut self, round: Round) {
         match &round.result {
             Ok(()) => {
-                self.shared.durable.store(round.durable, Ordering::Release);
+                self.known.durable.store(round.durable, Ordering::Release);
                 self.metrics.append_entries.observe(round.entries as f64);
             }
             Err(error) if self.failed.is_none() => {
                 tracing::error!(%error, "the log can't be written: this replica stops");
                 self.failed = Some((error.kind(), error.to_string()));
-                self.shared.failure.send_replace(Some(error.to_string()));
+                self.known.failure.send_replace(Some(error.to_string()));
             }
             Err(_) => {}
         }
@@ -254,7 +318,7 @@ impl Run {
     }
 
     fn add_committed(&mut self, batch: &mut WriteBatch) -> io::Result<()> {
-        let committed = *self.shared.committed.lock();
+        let committed = *self.known.committed.lock();
         if let Some(id) = committed.filter(|_| committed != self.saved) {
             batch.put(COMMITTED, codec::seal(COMMITTED, &position(&id)).map_err(io::Error::other)?);
             self.saved = committed;
@@ -275,6 +339,7 @@ impl Run {
         })?;
         if sync {
             let took = start.elapsed();
+            self.took = took;
             self.metrics.append_seconds.observe(took.as_secs_f64());
             if took > SLOW && self.told.is_none_or(|told| told.elapsed() > AGAIN) {
                 self.told = Some(Instant::now());
@@ -286,15 +351,12 @@ impl Run {
 }
 
 #[cfg(test)]
-impl Run {
+impl Shared {
     /// The same as a task, on a simulated disk: between writing and syncing there is time to crash.
-    async fn run_on(mut self, host: Arc<simulation::Host>) {
+    async fn run_on(self: Arc<Shared>, host: Arc<simulation::Host>) {
         let disk = &host.disk;
         loop {
-            let (jobs, stop) = {
-                let mut queue = self.shared.queue.lock();
-                (std::mem::take(&mut queue.jobs), queue.stop)
-            };
+            let (jobs, stop) = self.take();
             if jobs.is_empty() && stop {
                 return;
             }
@@ -309,18 +371,22 @@ impl Run {
                 }
                 _ => false,
             };
-            let mut round = self.gather(jobs);
-            round.result = round.result.and_then(|()| disk.check());
-            round.result = round.result.and_then(|()| self.write(std::mem::take(&mut round.batch), false));
+            let mut round = {
+                let mut run = self.run.lock();
+                let mut round = run.gather(jobs);
+                round.result = round.result.and_then(|()| disk.check());
+                round.result = round.result.and_then(|()| run.write(std::mem::take(&mut round.batch), false));
+                round
+            };
             if !skips {
                 disk.syncing().await;
-                round.result = round.result.and_then(|()| disk.check());
-                round.result = round.result.and_then(|()| self.db.flush_wal(true).map_err(io::Error::other));
+                let sync = || self.run.lock().db.flush_wal(true).map_err(io::Error::other);
+                round.result = round.result.and_then(|()| disk.check()).and_then(|()| sync());
                 if round.result.is_ok() {
                     disk.synced();
                 }
             }
-            self.settle(round);
+            self.run.lock().settle(round);
         }
     }
 }

@@ -31,6 +31,8 @@ use crate::replica::{Replica, Role};
 pub(super) const CALM: Weather = Weather { delay: (1, 2), long_delay: (1, 2), delayed: 0.0, lost: 0.0, repeated: 0.0 };
 /// How long a cluster without faults may take until all replicas agree, in milliseconds.
 const RECOVERY: u64 = 30_000;
+/// One seed in so many is of a replica that is alone.
+const ALONE: u64 = 10;
 /// How often each replica is then asked until it must have answered.
 const READS: usize = 2;
 
@@ -177,6 +179,9 @@ impl Cluster {
     pub(super) fn new(seed: u64, mistake: Option<Mistake>) -> Cluster {
         let mut rng = StdRng::seed_from_u64(seed);
         let mut plan = Plan::draw(&mut rng);
+        if mistake.is_none() && seed.is_multiple_of(ALONE) {
+            plan.replicas = 1;
+        }
         if mistake == Some(Mistake::TrustsClocks) {
             plan = Plan { reads: Reads::Lease, clocks: 200..1800, ..plan };
         }
