@@ -1,6 +1,6 @@
 //! The state in RocksDB: for restarts, not for reads. Applies are written a few at a time, as one atomic batch that carries
-//! its log position, and there is no write-ahead log: what a crash takes away, the Raft log replays. All column families are flushed together,
-//! so what is found after a crash is the state exactly as it was at some earlier position.
+//! its log position, and there is no write-ahead log: what a crash takes away, the Raft log replays. All column families
+//! are flushed together, so what is found after a crash is the state exactly as it was at some earlier position.
 
 use std::collections::HashMap;
 use std::fs;

@@ -1,5 +1,5 @@
 //! Writes the log: takes everything that waits, writes it as one batch with one sync, then answers all. A thread does so, or,
-//! where that is sure to stop nothing else, whoever brings an entry.
+//! where nobody else waits for it, whoever brings an entry.
 
 use std::io;
 use std::path::Path;
