@@ -13,6 +13,8 @@ pub const LIMIT: usize = 256 << 20;
 
 type Config<const MOST: usize> = Configuration<LittleEndian, Varint, Limit<MOST>>;
 const CHECKSUM: usize = 4;
+/// Most values are shorter than this, or most of what they are is one part.
+const ROOM: usize = 128;
 
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CodecError {
@@ -30,7 +32,8 @@ pub enum CodecError {
 
 /// `[format][body]`.
 pub fn encode<T: Serialize + ?Sized>(value: &T) -> Result<Vec<u8>, CodecError> {
-    let mut out = vec![FORMAT];
+    let mut out = Vec::with_capacity(ROOM);
+    out.push(FORMAT);
     append(&mut out, value)?;
     Ok(out)
 }
@@ -41,7 +44,8 @@ pub fn decode<'a, T: Deserialize<'a>>(bytes: &'a [u8]) -> Result<T, CodecError> 
 
 /// `[format][crc32c of key and body][body]`, for rows of a key-value store.
 pub fn seal<T: Serialize + ?Sized>(key: &[u8], value: &T) -> Result<Vec<u8>, CodecError> {
-    let mut out = vec![FORMAT, 0, 0, 0, 0];
+    let mut out = Vec::with_capacity(ROOM);
+    out.extend([FORMAT, 0, 0, 0, 0]);
     append(&mut out, value)?;
     let sum = checksum(key, &out[1 + CHECKSUM..]).to_le_bytes();
     out[1..1 + CHECKSUM].copy_from_slice(&sum);
