@@ -252,12 +252,25 @@ impl Manager {
         if answers.len() < voters.len().div_ceil(2) {
             return Err(TransferError::NoTarget);
         }
-        let situation = Situation { metrics: &raft, nodes: BTreeMap::new() };
-        let last = raft.last_log_index.unwrap_or(0);
         let ready = answers.into_iter().filter(|(id, ready)| *ready && to.is_none_or(|to| to == *id)).map(|(id, _)| id);
-        // Nobody would lead until it had caught up.
-        let ready = ready.filter(|id| last.saturating_sub(situation.matching(*id).unwrap_or(0)) <= BEHIND);
-        let to = ready.max_by_key(|id| situation.matching(*id)).ok_or(TransferError::NoTarget)?;
+        let ready: Vec<_> = ready.collect();
+        let patience = Instant::now() + REACHABLE;
+        let to = loop {
+            let raft = route.raft.metrics().borrow_watched().clone();
+            if raft.state != ServerState::Leader {
+                return Err(TransferError::NotLeader);
+            }
+            let situation = Situation { metrics: &raft, nodes: BTreeMap::new() };
+            let last = raft.last_log_index.unwrap_or(0);
+            // Nobody would lead until it had caught up.
+            let near = |id: &&NodeId| last.saturating_sub(situation.matching(**id).unwrap_or(0)) <= BEHIND;
+            match ready.iter().filter(near).max_by_key(|id| situation.matching(**id)) {
+                Some(to) => break *to,
+                // A new leader doesn't know yet what the others have.
+                None if !ready.is_empty() && Instant::now() < patience => tokio::time::sleep(LOOK).await,
+                None => return Err(TransferError::NoTarget),
+            }
+        };
         let mut leadership = route.leadership.clone();
         tracing::info!(to = route.peers.name_of(to), "handing the leadership over");
         route.transfer_leader(to).await.map_err(|_| TransferError::NotLeader)?;
