@@ -38,6 +38,7 @@ use crate::format::{EntryForm, VoteForm};
 use crate::host::watch;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
+use crate::strand;
 use crate::types::{Entry, LogId, Payload, TypeConfig, Vote, log_id, position};
 
 /// Entries in memory, by their weight. Those that aren't durable yet come on top.
@@ -232,6 +233,7 @@ impl Log {
             && size(entry) <= SMALL
             && entry.log_id.index == self.0.applied.load(Ordering::Acquire)
             && self.alone().is_some()
+            && strand::is_undisturbed()
     }
 
     /// The state machine holds everything up to `index` durably: the log up to there may go.
