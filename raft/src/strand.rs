@@ -90,11 +90,15 @@ impl<T> Future for JoinHandle<T> {
     }
 }
 
-/// Bits of `Woken`: one for each part, and this while somebody polls them.
+/// Bits of `Woken`: one for each part that was woken, and this while somebody polls them.
 const TAKEN: u64 = 1 << 63;
-const PARTS: usize = 63;
+/// There are none any more.
+const ENDED: u64 = 1 << 62;
+const PARTS: usize = 62;
 /// So often the parts have their turns before the runtime's other tasks have theirs.
 const ROUNDS: usize = 64;
+/// The same on a caller's task: what one entry takes, and not much of what others have brought meanwhile.
+const ALONE: usize = 8;
 
 /// A handle; clones are the same. The runtime's task has the parts.
 #[derive(Clone)]
@@ -145,7 +149,7 @@ impl Strand {
             match (future.as_mut().poll(context), turn) {
                 (Poll::Pending, Some(turn)) => {
                     UNDISTURBED.set(true);
-                    turn.poll();
+                    turn.poll(ALONE);
                     UNDISTURBED.set(false);
                     future.as_mut().poll(context)
                 }
@@ -156,10 +160,11 @@ impl Strand {
     }
 }
 
-/// Whether parts are polled here for one caller alone: nothing else waits for them, and all that this task of the runtime has
-/// done so far was for the same caller. So nobody else minds if they block this thread for a moment.
-pub(crate) fn is_undisturbed() -> bool {
-    UNDISTURBED.get()
+/// Whether parts are polled here for one caller, and have done nothing yet: all that this task of the runtime has done so far
+/// was for the same caller. So nobody else minds if they block this thread for a moment. True once only: what is done next
+/// may be others'.
+pub(crate) fn take_undisturbed() -> bool {
+    UNDISTURBED.take()
 }
 
 impl Shared {
@@ -183,17 +188,17 @@ impl Shared {
 struct Turn<'a>(&'a Shared);
 
 impl Turn<'_> {
-    /// Until none of the parts has anything to do.
-    fn poll(self) {
+    /// Until none of the parts has anything to do, but not longer than these rounds.
+    fn poll(self, rounds: usize) {
         let bits = &self.0.woken.bits;
         let mut parts = self.0.parts.lock();
         let Parts { all, wakers, live } = &mut *parts;
-        for _ in 0..ROUNDS {
+        for _ in 0..rounds {
             // Without it Tokio's channels seem empty.
             if !coop::has_budget_remaining() {
                 break;
             }
-            let mut woken = bits.swap(TAKEN, Ordering::AcqRel) & !TAKEN;
+            let mut woken = bits.swap(TAKEN, Ordering::AcqRel) & !(TAKEN | ENDED);
             while woken != 0 {
                 let at = woken.trailing_zeros() as usize;
                 woken &= woken - 1;
@@ -201,12 +206,12 @@ impl Turn<'_> {
                 if all[at].as_mut().is_some_and(|part| part.as_mut().poll(&mut context).is_ready()) {
                     all[at] = None;
                     *live -= 1;
-                    if *live == 0 {
-                        self.0.woken.task.wake();
-                    }
                 }
             }
-            if bits.load(Ordering::Acquire) == TAKEN {
+            if *live == 0 {
+                bits.fetch_or(ENDED, Ordering::AcqRel);
+            }
+            if *live == 0 || bits.load(Ordering::Acquire) == TAKEN {
                 break;
             }
         }
@@ -230,9 +235,9 @@ impl Future for Whole {
     fn poll(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<()> {
         self.0.woken.task.register(context.waker());
         if let Some(turn) = self.0.turn(|_| true) {
-            turn.poll();
+            turn.poll(ROUNDS);
         }
-        // Whoever else has a turn wakes this if there is anything left.
+        // Whoever else has a turn wakes this if it leaves anything, or nothing at all.
         match self.0.parts.try_lock().is_some_and(|parts| parts.live == 0) {
             true => Poll::Ready(()),
             false => Poll::Pending,
@@ -258,7 +263,7 @@ mod tests {
         // Woken first and polled last.
         let answers = spawn(async move {
             while let Some((number, reply)) = passed.recv().await {
-                let _ = reply.send((2 * number, is_undisturbed()));
+                let _ = reply.send((2 * number, take_undisturbed()));
             }
         });
         let passes = spawn(async move {
@@ -282,7 +287,7 @@ mod tests {
         assert!(strand.with(ask(questions.clone(), 1)).now_or_never().is_none());
         tokio::task::yield_now().await;
         assert_eq!(strand.with(ask(questions.clone(), 2)).now_or_never(), Some((4, true)));
-        assert!(!is_undisturbed());
+        assert!(!take_undisturbed());
         assert_eq!(ask(questions.clone(), 3).await, (6, false));
         drop(questions);
         for part in parts {

@@ -228,12 +228,13 @@ impl Log {
 
     /// Nothing else is under way, and no peer hears from this replica: it may as well wait for the disk with what it does.
     fn may_block(&self, entries: &[Entry]) -> bool {
+        let undisturbed = strand::take_undisturbed();
         let [entry] = entries else { return false };
-        matches!(entry.payload, Payload::Normal(_))
+        undisturbed
+            && matches!(entry.payload, Payload::Normal(_))
             && size(entry) <= SMALL
             && entry.log_id.index == self.0.applied.load(Ordering::Acquire)
             && self.alone().is_some()
-            && strand::is_undisturbed()
     }
 
     /// The state machine holds everything up to `index` durably: the log up to there may go.
