@@ -6,6 +6,7 @@ use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -67,6 +68,8 @@ pub struct Node {
     pub config: Config,
     runtime: Option<Runtime>,
     replica: Option<Replica>,
+    /// Threads that wait for the end of the runtimes before.
+    ending: Vec<JoinHandle<()>>,
 }
 
 impl Node {
@@ -117,7 +120,7 @@ impl Node {
     pub fn crash(&mut self) {
         self.replica = None;
         if let Some(runtime) = self.runtime.take() {
-            runtime.shutdown_background();
+            self.ending.push(std::thread::spawn(move || runtime.shutdown_timeout(Duration::from_secs(20))));
         }
     }
 
@@ -128,9 +131,11 @@ impl Node {
     }
 }
 
+/// RocksDB aborts a process that ends while a thread still closes a database.
 impl Drop for Node {
     fn drop(&mut self) {
         self.crash();
+        self.ending.drain(..).for_each(|ended| ended.join().unwrap());
     }
 }
 
@@ -163,6 +168,7 @@ impl Cluster {
             },
             runtime: None,
             replica: None,
+            ending: Vec::new(),
         };
         let nodes = names.iter().zip(addresses.iter().copied()).map(node).collect();
         let mut cluster = Cluster { nodes, ca, dir };
@@ -182,7 +188,7 @@ impl Cluster {
             tls: Some(ca.member(name)),
             ..Config::new(name, dir.path().join(name))
         };
-        let mut node = Node { config, runtime: None, replica: None };
+        let mut node = Node { config, runtime: None, replica: None, ending: Vec::new() };
         node.start().await;
         Cluster { nodes: vec![node], ca, dir }
     }
@@ -209,6 +215,7 @@ impl Cluster {
             },
             runtime: None,
             replica: None,
+            ending: Vec::new(),
         };
         with(&mut node.config);
         node.start().await;
