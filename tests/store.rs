@@ -292,6 +292,26 @@ fn what_is_written_to_the_disk_shows_in_the_metrics() {
     }
 }
 
+/// Where the page cache keeps a file in large pieces, a sync writes the whole piece that a few bytes were written to.
+#[test]
+fn a_small_write_puts_little_on_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let replica = Replica::start(dir.path());
+    let written = || {
+        let io = std::fs::read_to_string(format!("/proc/{}/io", replica.process.id())).unwrap();
+        let bytes = io.lines().find_map(|line| line.strip_prefix("write_bytes: ")).unwrap();
+        bytes.parse::<u64>().unwrap()
+    };
+    assert_eq!(replica.create("m", "x").0, 201);
+    let before = written();
+    for n in 0..100 {
+        assert_eq!(replica.create(&format!("m{n}"), "x").0, 201);
+    }
+    let each = (written() - before) / 100;
+    eprintln!("{each} bytes for each");
+    assert!(each < 24 << 10, "{each} bytes for each");
+}
+
 #[test]
 fn events_go_when_their_time_is_over_also_across_a_restart() {
     let dir = tempfile::tempdir().unwrap();

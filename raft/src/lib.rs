@@ -26,8 +26,10 @@ mod route;
 #[cfg(test)]
 mod simulation;
 mod space;
+mod strand;
 mod types;
 mod verify;
+mod watch;
 
 pub use audit::Divergence;
 pub use barrier::BarrierError;

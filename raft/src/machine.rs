@@ -3,10 +3,12 @@
 
 use std::borrow::Cow;
 use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use kontiki_storage::{Export, Fatal, Ready, Store};
+use kontiki_storage::codec::CodecError;
+use kontiki_storage::{Export, Fatal, Proposal, Ready, Store};
 use openraft::storage::{ApplyResponder, EntryResponder, RaftStateMachine, Snapshot};
 use openraft::{OptionalSend, RaftSnapshotBuilder};
 
@@ -21,6 +23,8 @@ use crate::types::{
 
 /// Consecutive entries are applied as one batch on disk and one view, up to this many bytes of proposals, unpacked.
 const AT_ONCE: usize = 4 << 20;
+/// What is applied where Raft's other tasks wait for it, if the disk has no part in it: a few milliseconds' work.
+const HERE: usize = 256 << 10;
 /// How often the state is tried to be written after the disk was full.
 const AGAIN: Duration = Duration::from_secs(2);
 
@@ -66,21 +70,37 @@ impl Machine {
     }
 
     async fn apply_run(&mut self, run: &mut Run) -> io::Result<()> {
-        let Run { last: Some(last), entries, .. } = std::mem::take(run) else { return Ok(()) };
-        let proposals = entries.iter().map(|(batch, _)| match batch {
-            Some(batch) => batch.proposals(),
-            None => Ok(Cow::Borrowed(&[][..])),
-        });
-        let proposals: Vec<_> =
-            proposals.collect::<Result<_, _>>().map_err(|error| io::Error::other(format!("up to {last}: {error}")))?;
-        let apply = || self.store.apply(position(&last), proposals.iter().flat_map(|proposals| proposals.iter()));
-        let outcomes = with_space(&self.store, apply).await?;
+        let Run { last: Some(last), entries, bytes } = std::mem::take(run) else { return Ok(()) };
+        let (batches, responders): (Vec<_>, Vec<_>) = entries.into_iter().unzip();
+        let at = position(&last);
+        let undecoded = |error| io::Error::other(format!("up to {last}: {error}"));
+        let here = if bytes <= HERE {
+            let proposals = decode(&batches).map_err(undecoded)?;
+            let applied = self.store.try_apply(at, proposals.iter().flat_map(|proposals| proposals.iter()));
+            let counts = proposals.iter().map(|proposals| proposals.len()).collect();
+            applied.map_err(fatal)?.map(|outcomes| (outcomes, counts))
+        } else {
+            None
+        };
+        let (outcomes, counts): (_, Vec<_>) = match here {
+            Some(applied) => applied,
+            None => {
+                let apply = move |store: &Store| {
+                    let proposals = match decode(&batches) {
+                        Ok(proposals) => proposals,
+                        Err(error) => return Ok(Err(error)),
+                    };
+                    let counts = proposals.iter().map(|proposals| proposals.len()).collect();
+                    let outcomes = store.apply(at, proposals.iter().flat_map(|proposals| proposals.iter()))?;
+                    Ok(Ok((outcomes, counts)))
+                };
+                with_space(&self.store, apply).await?.map_err(undecoded)?
+            }
+        };
         self.metrics.applied_proposals.inc_by(outcomes.len() as u64);
         self.shows(last.index);
-        let counts: Vec<_> = proposals.iter().map(|proposals| proposals.len()).collect();
-        drop(proposals);
         let mut outcomes = outcomes.into_iter();
-        for ((_, responder), count) in entries.into_iter().zip(counts) {
+        for (responder, count) in responders.into_iter().zip(counts) {
             let answer = outcomes.by_ref().take(count).collect();
             if let Some(responder) = responder {
                 responder.send(answer);
@@ -116,7 +136,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
                     self.apply_run(&mut run).await?;
                     let stored = StoredMembership::new(Some(entry.log_id), membership);
                     let bytes = encode_membership(&stored).map_err(io::Error::other)?;
-                    let apply = || self.store.apply_membership(position(&entry.log_id), bytes.clone());
+                    let at = position(&entry.log_id);
+                    let apply = move |store: &Store| store.apply_membership(at, bytes.clone());
                     with_space(&self.store, apply).await?;
                     self.shows(entry.log_id.index);
                     if let Some(responder) = responder {
@@ -153,7 +174,8 @@ impl RaftStateMachine<TypeConfig> for Machine {
     }
 
     async fn get_current_snapshot(&mut self) -> io::Result<Option<RaftSnapshot>> {
-        snapshot_of(self.store.export())
+        let store = self.store.clone();
+        snapshot_of(host::blocking(move || store.export()).await.map_err(io::Error::other)?)
     }
 }
 
@@ -182,10 +204,25 @@ impl RaftSnapshotBuilder<TypeConfig> for Checkpoint {
     }
 }
 
-/// Applies again, once there is space, what had none.
-async fn with_space<T>(store: &Store, apply: impl Fn() -> Result<T, Fatal>) -> io::Result<T> {
+/// The proposals of each.
+fn decode(batches: &[Option<Batch>]) -> Result<Vec<Cow<'_, [Proposal]>>, CodecError> {
+    let proposals = batches.iter().map(|batch| match batch {
+        Some(batch) => batch.proposals(),
+        None => Ok(Cow::Borrowed(&[][..])),
+    });
+    proposals.collect()
+}
+
+/// Does what may wait for the disk on a thread that may: Raft's other tasks, which this one is one with (`strand`), go on. And
+/// again, once there is space, what had none.
+async fn with_space<T: Send + 'static>(
+    store: &Store,
+    apply: impl Fn(&Store) -> Result<T, Fatal> + Send + Sync + 'static,
+) -> io::Result<T> {
+    let apply = Arc::new(apply);
     loop {
-        match apply() {
+        let (state, apply) = (store.clone(), apply.clone());
+        match host::blocking(move || apply(&state)).await.map_err(io::Error::other)? {
             Ok(done) => return Ok(done),
             Err(Fatal::NoSpace(error)) => wait_for_space(store, &error).await?,
             Err(error) => return Err(fatal(error)),

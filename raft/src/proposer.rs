@@ -143,7 +143,7 @@ impl Proposer {
             self.0.take_off(&mut queue)
         };
         if let Some(flight) = flight {
-            tokio::spawn(self.0.clone().fly(flight));
+            self.0.clone().fly(flight);
         }
         match timeout_at(deadline, outcome).await {
             Ok(Ok(result)) => result,
@@ -201,10 +201,10 @@ impl Shared {
         Some(Flight { client, first, commands, acknowledged: settled.unwrap_or(first) })
     }
 
-    /// Delivers one batch, and then whatever has gathered meanwhile.
-    async fn fly(self: Arc<Shared>, flight: Flight) {
-        let mut next = Some(flight);
-        while let Some(mut flight) = next {
+    /// Delivers one batch, and has another task deliver what has gathered meanwhile: this one has woken others, and the next
+    /// may block its thread.
+    fn fly(self: Arc<Shared>, mut flight: Flight) {
+        tokio::spawn(async move {
             let delivery = match self.encode(&mut flight) {
                 Some(batch) => {
                     let until = flight.commands.iter().map(|waiting| waiting.deadline).max();
@@ -212,8 +212,10 @@ impl Shared {
                 }
                 None => Delivery { answer: Answer::NotTaken, unclear: 0 },
             };
-            next = self.land(flight, delivery);
-        }
+            if let Some(next) = self.land(flight, delivery) {
+                self.fly(next);
+            }
+        });
     }
 
     fn encode(&self, flight: &mut Flight) -> Option<Batch> {

@@ -32,6 +32,7 @@ use crate::proposer::{ProposeError, Proposer};
 use crate::quorum::{self, Quorum};
 use crate::route::{Leader, Leadership, Raft, Route};
 use crate::space::{Lookout, Space};
+use crate::strand;
 use crate::types::{LogId, NodeId, TypeConfig};
 
 /// How often the size of the log is looked at.
@@ -226,8 +227,9 @@ impl Replica {
             // on it, which is up to its flags.
             sleep_until(begun + config.timing.election_max).await;
         }
-        let raft = openraft::Raft::new(identity.node, raft_config(&config)?, network, log.clone(), machine).await;
+        let raft = openraft::Raft::build(identity.node, raft_config(&config)?, network, log.clone(), machine).await;
         let raft: Raft = raft.map_err(|error| StartError::Raft(error.to_string()))?;
+        let ((), strand) = strand::make(|| raft.run());
         if log.is_pristine() && identity.is_founder() {
             let members: BTreeMap<_, _> = founders.members.into_iter().collect();
             match raft.initialize(members).await {
@@ -241,6 +243,7 @@ impl Replica {
         let (fail, failure) = watch::channel(None);
         let route = Route {
             raft: raft.clone(),
+            strand,
             log: log.clone(),
             peers: peers.clone(),
             leadership: leadership.clone(),

@@ -18,6 +18,7 @@ use crate::machine::Machine;
 use crate::metrics::Metrics;
 use crate::peer::Peers;
 use crate::quorum::Quorum;
+use crate::strand::Strand;
 use crate::types::{Batch, NodeId, TypeConfig, Vote};
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, Machine>;
@@ -62,6 +63,7 @@ pub(crate) struct Delivery {
 #[derive(Clone)]
 pub(crate) struct Route {
     pub(crate) raft: Raft,
+    pub(crate) strand: Strand,
     pub(crate) log: Log,
     pub(crate) peers: Peers,
     pub(crate) leadership: watch::Receiver<Leadership>,
@@ -133,7 +135,7 @@ impl Route {
     /// `leader` is None where it is this replica.
     async fn propose(&self, leader: Option<NodeId>, batch: &Batch) -> Answer {
         match leader {
-            None => propose_here(&self.raft, batch.clone()).await,
+            None => self.strand.with(propose_here(&self.raft, batch.clone())).await,
             Some(leader) => self.peers.propose(leader, batch).await,
         }
     }

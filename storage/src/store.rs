@@ -209,6 +209,17 @@ impl Store {
         self.advance(position, |state, bound, changes| state.apply(position, proposals, bound, changes))
     }
 
+    /// The same, unless it had to wait for the disk: then it does nothing.
+    pub fn try_apply<'a>(
+        &self,
+        position: LogPosition,
+        proposals: impl IntoIterator<Item = &'a Proposal>,
+    ) -> Result<Option<Vec<Outcome>>, Fatal> {
+        let Some(mut disk) = self.0.disk.try_lock().filter(|disk| !disk.owes_much()) else { return Ok(None) };
+        let change = |state: &mut State, bound, changes: &mut Changes| state.apply(position, proposals, bound, changes);
+        self.change(&mut disk, position, change).map(Some)
+    }
+
     /// Records who is a member, as of `position`.
     pub fn apply_membership(&self, position: LogPosition, membership: Bytes) -> Result<(), Fatal> {
         self.advance(position, |state, _, changes| {
@@ -419,13 +430,22 @@ impl Store {
         change: impl FnOnce(&mut State, HistoryBound, &mut Changes) -> T,
     ) -> Result<T, Fatal> {
         let mut disk = self.0.disk.lock();
+        // Before anything is changed, so that what fails can be tried again.
+        if disk.owes_much() {
+            disk.write(&self.0.state.load())?;
+        }
+        self.change(&mut disk, position, change)
+    }
+
+    fn change<T>(
+        &self,
+        disk: &mut Disk,
+        position: LogPosition,
+        change: impl FnOnce(&mut State, HistoryBound, &mut Changes) -> T,
+    ) -> Result<T, Fatal> {
         let before = self.0.state.load_full();
         if let Some(applied) = before.position.filter(|applied| position.index <= applied.index) {
             return Err(Fatal::OutOfOrder { applied: applied.index, given: position.index });
-        }
-        // Before anything is changed, so that what fails can be tried again.
-        if disk.owes_much() {
-            disk.write(&before)?;
         }
         let mut state = State::clone(&before);
         let mut changes = Changes::default();

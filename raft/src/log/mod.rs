@@ -38,6 +38,7 @@ use crate::format::{EntryForm, VoteForm};
 use crate::host::watch;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
+use crate::strand;
 use crate::types::{Entry, LogId, Payload, TypeConfig, Vote, log_id, position};
 
 /// Entries in memory, by their weight. Those that aren't durable yet come on top.
@@ -227,8 +228,10 @@ impl Log {
 
     /// Nothing else is under way, and no peer hears from this replica: it may as well wait for the disk with what it does.
     fn may_block(&self, entries: &[Entry]) -> bool {
+        let undisturbed = strand::take_undisturbed();
         let [entry] = entries else { return false };
-        matches!(entry.payload, Payload::Normal(_))
+        undisturbed
+            && matches!(entry.payload, Payload::Normal(_))
             && size(entry) <= SMALL
             && entry.log_id.index == self.0.applied.load(Ordering::Acquire)
             && self.alone().is_some()

@@ -59,8 +59,6 @@ pub(super) struct Writer {
     shared: Arc<Shared>,
     known: Arc<Known>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    /// The runtime has other threads that go on while one of them waits for the disk.
-    spare: bool,
 }
 
 struct Shared {
@@ -68,6 +66,8 @@ struct Shared {
     wake: Condvar,
     /// Whoever has it takes all jobs that wait.
     run: Mutex<Run>,
+    /// If it has other threads that go on while one of them waits for the disk.
+    runtime: Option<Handle>,
 }
 
 /// What others want to know of the writing.
@@ -86,10 +86,17 @@ const AGAIN: Duration = Duration::from_secs(10);
 /// Where the last batch took longer, the way to the thread and back is little beside the next.
 const QUICK: Duration = Duration::from_micros(500);
 
+/// A write on a thread of the runtime that takes longer is noticed, and another thread woken.
+const LONG: Duration = Duration::from_millis(10);
+
 #[derive(Default)]
 struct Queue {
     jobs: Vec<Job>,
     stop: bool,
+    /// How many jobs were done on threads of the runtime.
+    here: u64,
+    /// The log's thread looks whether one of these takes long.
+    watched: bool,
 }
 
 impl Writer {
@@ -109,19 +116,19 @@ impl Writer {
             took: Duration::MAX,
             told: None,
         };
-        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), run: Mutex::new(run) });
-        let several = |runtime: Handle| {
+        let several = |runtime: &Handle| {
             runtime.runtime_flavor() == RuntimeFlavor::MultiThread && runtime.metrics().num_workers() > 1
         };
-        let spare = Handle::try_current().is_ok_and(several);
+        let runtime = Handle::try_current().ok().filter(several);
+        let shared = Arc::new(Shared { queue: Mutex::default(), wake: Condvar::new(), run: Mutex::new(run), runtime });
         #[cfg(test)]
         if let Some(host) = simulation::Host::current() {
             tokio::spawn(shared.clone().run_on(host));
-            return Ok(Writer { shared, known, thread: Mutex::default(), spare });
+            return Ok(Writer { shared, known, thread: Mutex::default() });
         }
         let running = shared.clone();
         let thread = std::thread::Builder::new().name("raft-log".into()).spawn(move || running.run())?;
-        Ok(Writer { shared, known, thread: Mutex::new(Some(thread)), spare })
+        Ok(Writer { shared, known, thread: Mutex::new(Some(thread)) })
     }
 
     /// Has the thread do it, in its turn.
@@ -133,10 +140,10 @@ impl Writer {
         }
     }
 
-    /// The same, done when it returns unless the disk is slow or at work already. What the caller's task has to do waits for as
-    /// long as the disk takes, which may be for ever; other tasks go on.
+    /// The same, done when it returns unless the disk is slow or at work already. The caller's thread waits for as long as the
+    /// disk takes, which may be for ever; when that is long, another looks after what this one would have done.
     pub(super) fn submit_here(&self, job: Job) {
-        let run = self.shared.run.try_lock().filter(|run| self.spare && run.took < QUICK);
+        let run = self.shared.run.try_lock().filter(|run| self.shared.runtime.is_some() && run.took < QUICK);
         let Some(mut run) = run else { return self.submit(job) };
         let jobs = {
             let mut queue = self.shared.queue.lock();
@@ -144,9 +151,12 @@ impl Writer {
                 return;
             }
             queue.jobs.push(job);
+            queue.here += 1;
+            if !std::mem::replace(&mut queue.watched, true) {
+                self.shared.wake.notify_one();
+            }
             std::mem::take(&mut queue.jobs)
         };
-        hand_over();
         run.work(jobs);
     }
 
@@ -177,15 +187,6 @@ impl Writer {
             // It ends by a panic only where a callback panics; then too there is nothing left to wait for.
             let _ = thread.join();
         }
-    }
-}
-
-/// Before this thread of the runtime blocks, another takes over what it would have done. Tokio keeps the task that was woken
-/// last for the thread that woke it. A new one takes its place; it goes where other threads look for work, and one that is
-/// idle is woken, which then looks after sockets and timers as well. So the second of these is all that waits here.
-fn hand_over() {
-    for _ in 0..2 {
-        tokio::spawn(async {});
     }
 }
 
@@ -221,13 +222,11 @@ struct Round {
 impl Shared {
     fn run(&self) {
         loop {
-            {
-                let mut queue = self.queue.lock();
-                while queue.jobs.is_empty() && !queue.stop {
-                    self.wake.wait(&mut queue);
-                }
-            }
-            let mut run = self.run.lock();
+            self.wait();
+            let mut run = self.run.try_lock_for(LONG).unwrap_or_else(|| {
+                self.hand_over();
+                self.run.lock()
+            });
             let (jobs, stop) = self.take();
             if !jobs.is_empty() {
                 run.work(jobs);
@@ -237,6 +236,33 @@ impl Shared {
                 let _ = run.add_committed(&mut batch).and_then(|()| run.write(batch, true));
                 return;
             }
+        }
+    }
+
+    /// Until there is something to do here. Meanwhile it watches over what is done elsewhere.
+    fn wait(&self) {
+        let mut queue = self.queue.lock();
+        let mut seen = 0;
+        while queue.jobs.is_empty() && !queue.stop {
+            if !queue.watched {
+                self.wake.wait(&mut queue);
+            } else if self.wake.wait_for(&mut queue, LONG).timed_out()
+                && std::mem::replace(&mut seen, queue.here) == seen
+            {
+                // None has begun since the last look.
+                if self.run.is_locked() {
+                    self.hand_over();
+                }
+                queue.watched = self.run.is_locked();
+            }
+        }
+    }
+
+    /// A thread of the runtime is blocked: another looks after what waits there, and after sockets and timers. Tokio wakes
+    /// one for a new task if all are idle; the others are awake anyway.
+    fn hand_over(&self) {
+        if let Some(runtime) = &self.runtime {
+            runtime.spawn(async {});
         }
     }
 
@@ -395,4 +421,81 @@ fn put_entry(batch: &mut WriteBatch, entry: &Entry) -> io::Result<()> {
     let key = row_key(entry.log_id.index);
     batch.put(key, codec::seal(&key, &EntryForm::of(entry)).map_err(io::Error::other)?);
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use tokio::time::sleep;
+
+    use super::*;
+
+    fn writer(dir: &Path) -> Writer {
+        let mut options = rocksdb::Options::default();
+        options.create_if_missing(true);
+        let db = DB::open(&options, dir).unwrap();
+        Writer::start(Arc::new(db), dir, None, Metrics::new().unwrap()).unwrap()
+    }
+
+    fn put() -> (Job, oneshot::Receiver<io::Result<()>>) {
+        let (done, wait) = Done::reply();
+        (Job::Put { key: b"key".to_vec(), row: b"row".to_vec(), done }, wait)
+    }
+
+    /// Not at once: a disk has its moments, after which the log's thread has its turn.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn what_need_not_wait_for_the_thread_is_done_when_it_returns() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = writer(dir.path());
+        let end = Instant::now() + Duration::from_secs(60);
+        loop {
+            let (job, mut wait) = put();
+            writer.submit_here(job);
+            match wait.try_recv() {
+                Ok(result) => break result.unwrap(),
+                Err(_) => wait.await.unwrap().unwrap(),
+            }
+            assert!(Instant::now() < end, "every write went to the thread");
+        }
+        assert!(writer.shared.queue.lock().here > 0);
+        // And it ceases to watch.
+        while writer.shared.queue.lock().watched {
+            assert!(Instant::now() < end, "the thread watches over nothing");
+            sleep(LONG).await;
+        }
+    }
+
+    /// As it would be in a sync that hangs. The thread that is woken by a timer is the one that looks after timers, and as
+    /// long as it blocks it would be nobody.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn while_a_thread_of_the_runtime_is_blocked_another_looks_after_timers() {
+        let dir = tempfile::tempdir().unwrap();
+        let writer = writer(dir.path());
+        let shared = &writer.shared;
+        for _ in 0..20 {
+            let rang = Arc::new(AtomicBool::new(false));
+            let (ring, blocked) = (rang.clone(), shared.clone());
+            let timer = tokio::spawn(async move {
+                sleep(Duration::from_millis(20)).await;
+                ring.store(true, Ordering::Release);
+            });
+            let blocks = tokio::spawn(async move {
+                sleep(Duration::from_millis(5)).await;
+                let _run = blocked.run.lock();
+                {
+                    let mut queue = blocked.queue.lock();
+                    (queue.here, queue.watched) = (queue.here + 1, true);
+                    blocked.wake.notify_all();
+                }
+                let end = Instant::now() + Duration::from_secs(10);
+                while !rang.load(Ordering::Acquire) && Instant::now() < end {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                rang.load(Ordering::Acquire)
+            });
+            assert!(blocks.await.unwrap(), "no timer went off meanwhile");
+            timer.await.unwrap();
+        }
+    }
 }

@@ -2,17 +2,13 @@
 //! chance comes from the seed. Tests that simulate nothing get the real things.
 
 use std::cell::RefCell;
-use std::io;
 use std::sync::Arc;
-use std::time::Duration;
 
-use openraft::rt::{AsyncRuntime, OptionalSend};
-use openraft_rt_sim::SimWatch;
-use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot, TokioRuntime};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use rand_of_openraft::SeedableRng as _;
+pub(crate) use rand_of_openraft::rngs::SmallRng as ThreadRng;
 use tokio::task::JoinError;
 
 use super::Mistake;
@@ -56,74 +52,12 @@ pub(crate) fn rng() -> impl Rng {
     StdRng::seed_from_u64(draw())
 }
 
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
-    if Host::current().is_some() { Ok(work()) } else { tokio::task::spawn_blocking(work).await }
+pub(crate) fn thread_rng() -> ThreadRng {
+    ThreadRng::seed_from_u64(draw())
 }
 
-/// Tokio's runtime, with chance and channels as above.
-#[derive(Debug)]
-pub(crate) struct Runtime(TokioRuntime);
-
-impl AsyncRuntime for Runtime {
-    type JoinError = JoinError;
-    type JoinHandle<T: OptionalSend + 'static> = tokio::task::JoinHandle<T>;
-    type Sleep = tokio::time::Sleep;
-    type Instant = <TokioRuntime as AsyncRuntime>::Instant;
-    type TimeoutError = tokio::time::error::Elapsed;
-    type Timeout<R, T: Future<Output = R> + OptionalSend> = tokio::time::Timeout<T>;
-    type ThreadLocalRng = rand_of_openraft::rngs::SmallRng;
-    type Mpsc = TokioMpsc;
-    type Watch = SimWatch;
-    type Oneshot = TokioOneshot;
-    type Mutex<T: OptionalSend + 'static> = TokioMutex<T>;
-
-    fn spawn<T>(future: T) -> Self::JoinHandle<T::Output>
-    where
-        T: Future + OptionalSend + 'static,
-        T::Output: OptionalSend + 'static,
-    {
-        TokioRuntime::spawn(future)
-    }
-
-    fn sleep(duration: Duration) -> Self::Sleep {
-        TokioRuntime::sleep(duration)
-    }
-
-    fn sleep_until(deadline: Self::Instant) -> Self::Sleep {
-        TokioRuntime::sleep_until(deadline)
-    }
-
-    fn timeout<R, F: Future<Output = R> + OptionalSend>(duration: Duration, future: F) -> Self::Timeout<R, F> {
-        TokioRuntime::timeout(duration, future)
-    }
-
-    fn timeout_at<R, F: Future<Output = R> + OptionalSend>(deadline: Self::Instant, future: F) -> Self::Timeout<R, F> {
-        TokioRuntime::timeout_at(deadline, future)
-    }
-
-    fn is_panic(error: &JoinError) -> bool {
-        error.is_panic()
-    }
-
-    fn thread_rng() -> Self::ThreadLocalRng {
-        rand_of_openraft::rngs::SmallRng::seed_from_u64(draw())
-    }
-
-    fn new(threads: usize) -> Runtime {
-        Runtime(TokioRuntime::new(threads))
-    }
-
-    fn block_on<F: Future<Output = T>, T>(&mut self, future: F) -> T {
-        self.0.block_on(future)
-    }
-
-    async fn spawn_blocking<F, T>(work: F) -> Result<T, io::Error>
-    where
-        F: FnOnce() -> T + Send + 'static,
-        T: Send + 'static,
-    {
-        Ok(blocking(work).await?)
-    }
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
+    if Host::current().is_some() { Ok(work()) } else { tokio::task::spawn_blocking(work).await }
 }
 
 /// `tokio::sync::watch` with a queue for those who wait: Tokio wakes them in an order that differs from run to run.

@@ -490,3 +490,25 @@ fn outcomes_that_are_settled_leave_the_disk_whatever_is_applied_at_once() {
         assert_eq!(settled, [], "{at_once} at once");
     }
 }
+
+#[test]
+fn what_would_wait_for_the_disk_is_not_tried() {
+    let mut f = Fixture::new();
+    let write = [transact(vec![], vec![put("a/1", "v")])];
+    let tried = |f: &mut Fixture| {
+        let outcomes = f.store.try_apply(at(f.index + 1), &write).unwrap();
+        f.index += u64::from(outcomes.is_some());
+        outcomes.is_some()
+    };
+    let busy = f.store.clone();
+    let disk = busy.0.disk.lock();
+    assert!(!tried(&mut f));
+    drop(disk);
+    let in_memory = (0..1000).take_while(|_| tried(&mut f)).count();
+    assert!((1..1000).contains(&in_memory), "{in_memory}");
+    assert_eq!((f.store.applied(), f.store.applied_revision()), (Some(at(f.index)), f.index));
+    // It writes what is owed, and a while nothing is.
+    f.apply(&write);
+    assert!(tried(&mut f));
+    assert!(matches!(f.store.try_apply(at(1), &write), Err(Fatal::OutOfOrder { .. })));
+}
