@@ -17,10 +17,10 @@ use serde::{Deserialize, Serialize};
 use tokio::time::MissedTickBehavior;
 
 use crate::config::StartError;
-use crate::host::watch;
 use crate::log::{DIVERGENCE, Log};
 use crate::route::Route;
 use crate::types::NodeId;
+use crate::watch;
 
 /// The state of this replica is not what most members have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]

@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout_at};
 
-use crate::host::watch;
 use crate::metrics::Metrics;
 use crate::route::Route;
+use crate::watch;
 
 /// Readers that may wait at a time.
 const READERS: usize = 65_536;

@@ -1,5 +1,5 @@
-//! What a replica takes from the process that it runs in: chance, threads for work that blocks, channels that tell who
-//! waits of a new value. Where it is simulated these are the simulator's, so that a run can be repeated.
+//! What a replica takes from the process that it runs in: chance, and threads for work that blocks. Where it is simulated these
+//! are the simulator's, so that a run can be repeated.
 
 use std::io;
 use std::time::Duration;
@@ -10,18 +10,17 @@ use openraft_rt_tokio::{TokioMpsc, TokioMutex, TokioOneshot, TokioRuntime};
 #[cfg(not(test))]
 use self::process::{ThreadRng, thread_rng};
 #[cfg(not(test))]
-pub(crate) use self::process::{blocking, rng, watch};
+pub(crate) use self::process::{blocking, rng};
 #[cfg(test)]
 use crate::simulation::host::{ThreadRng, thread_rng};
 #[cfg(test)]
-pub(crate) use crate::simulation::host::{blocking, rng, watch};
+pub(crate) use crate::simulation::host::{blocking, rng};
 use crate::strand;
 use crate::watch::InOrder;
 
 #[cfg(not(test))]
 mod process {
     pub(crate) use rand_of_openraft::rngs::ThreadRng;
-    pub(crate) use tokio::sync::watch;
 
     use rand::Rng;
     use tokio::task::JoinError;

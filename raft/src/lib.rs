@@ -29,7 +29,7 @@ mod space;
 mod strand;
 mod types;
 mod verify;
-mod watch;
+pub mod watch;
 
 pub use audit::Divergence;
 pub use barrier::BarrierError;

@@ -14,12 +14,13 @@ use openraft::{OptionalSend, RaftSnapshotBuilder};
 
 use crate::audit::Standing;
 use crate::format::{decode_membership, encode_membership};
-use crate::host::{self, watch};
+use crate::host;
 use crate::log::Log;
 use crate::metrics::Metrics;
 use crate::types::{
     Batch, LeaderId, LogId, Member, NodeId, Payload, SnapshotMeta, StoredMembership, TypeConfig, log_id, position,
 };
+use crate::watch;
 
 /// Consecutive entries are applied as one batch on disk and one view, up to this many bytes of proposals, unpacked.
 const AT_ONCE: usize = 4 << 20;

@@ -20,7 +20,7 @@ use crate::audit::{Audit, Divergence, Standing};
 use crate::barrier::{Barrier, BarrierError};
 use crate::config::{Config, Limits, StartError};
 use crate::format::decode_membership;
-use crate::host::{self, watch};
+use crate::host;
 use crate::identity::{self, Founders, Identity, Invitation};
 use crate::level::{self, Raise};
 use crate::log::{Log, REMOVED};
@@ -34,6 +34,7 @@ use crate::route::{Leader, Leadership, Raft, Route};
 use crate::space::{Lookout, Space};
 use crate::strand;
 use crate::types::{LogId, NodeId, TypeConfig};
+use crate::watch;
 
 /// How often the size of the log is looked at.
 const UPKEEP: Duration = Duration::from_millis(500);

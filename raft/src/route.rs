@@ -12,7 +12,6 @@ use tokio::time::{Instant, sleep_until};
 
 use crate::config::Reads;
 use crate::format::VoteForm;
-use crate::host::watch;
 use crate::log::Log;
 use crate::machine::Machine;
 use crate::metrics::Metrics;
@@ -20,6 +19,7 @@ use crate::peer::Peers;
 use crate::quorum::Quorum;
 use crate::strand::Strand;
 use crate::types::{Batch, NodeId, TypeConfig, Vote};
+use crate::watch;
 
 pub(crate) type Raft = openraft::Raft<TypeConfig, Machine>;
 
@@ -239,7 +239,7 @@ mod tests {
         let (sender, receiver) = watch::channel(Leadership::default());
         let mut leadership = receiver.clone();
         sender.send_replace(Leadership { term: 1, ..Leadership::default() });
-        leadership.borrow_and_update();
+        drop(leadership.borrow_and_update());
         let (start, until) = (Instant::now(), Instant::now() + Duration::from_secs(1));
         assert!(pause(&mut leadership, until).await);
         assert!(start.elapsed() >= PAUSE);

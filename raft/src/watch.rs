@@ -1,21 +1,24 @@
-//! The channels by which Raft's tasks tell each other, and whoever asks, how far they are: a dozen for each entry, and mostly
-//! nobody waits. Tokio's has eight queues of those who wait, which all are looked at, and wakes from them in any order; this
-//! has one, in order, so that simulated runs can be repeated.
+//! A value that changes, and those who wait until it does: how far Raft's tasks are, who leads, what has failed. Raft's tell each
+//! other a dozen things for each entry, and mostly nobody waits. Tokio's channel for this has eight queues of those who wait,
+//! looks at all of them each time, and wakes from them in any order; this has one, in order, so that simulated runs can be
+//! repeated.
 
 use std::future::poll_fn;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
-use openraft::rt::watch::{RecvError, SendError, WatchReceiver, WatchSender};
+pub use openraft::rt::watch::RecvError;
+use openraft::rt::watch::{SendError, WatchReceiver, WatchSender};
 use openraft::rt::{OptionalSend, OptionalSync, Watch};
 use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
 
-pub(crate) struct InOrder;
+/// The value, which doesn't change as long as this is held.
+pub type Ref<'a, T> = MappedRwLockReadGuard<'a, T>;
 
 pub(crate) struct Sender<T>(Arc<Channel<T>>);
 
-pub(crate) struct Receiver<T> {
+pub struct Receiver<T> {
     channel: Arc<Channel<T>>,
     seen: u64,
 }
@@ -34,49 +37,56 @@ struct Queue {
     next: u64,
 }
 
+pub(crate) fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
+    let sender = Sender::new(value);
+    let receiver = sender.subscribe();
+    (sender, receiver)
+}
+
 impl<T> Channel<T> {
     fn wake(&self) {
         let waiting = std::mem::take(&mut self.queue.lock().waiting);
         waiting.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    fn borrow(&self) -> MappedRwLockReadGuard<'_, T> {
+    fn borrow(&self) -> Ref<'_, T> {
         RwLockReadGuard::map(self.value.read(), |value| &value.0)
     }
 }
 
-impl Watch for InOrder {
-    type Sender<T: OptionalSend + OptionalSync> = Sender<T>;
-    type Receiver<T: OptionalSend + OptionalSync> = Receiver<T>;
-    type Ref<'a, T: OptionalSend + 'a> = MappedRwLockReadGuard<'a, T>;
-
-    fn channel<T: OptionalSend + OptionalSync>(value: T) -> (Sender<T>, Receiver<T>) {
-        let channel = Arc::new(Channel {
+impl<T> Sender<T> {
+    pub(crate) fn new(value: T) -> Sender<T> {
+        Sender(Arc::new(Channel {
             value: RwLock::new((value, 0)),
             queue: Mutex::default(),
             senders: AtomicUsize::new(1),
-            receivers: AtomicUsize::new(1),
-        });
-        (Sender(channel.clone()), Receiver { channel, seen: 0 })
+            receivers: AtomicUsize::new(0),
+        }))
     }
-}
 
-impl<T: OptionalSend + OptionalSync> WatchSender<InOrder, T> for Sender<T> {
-    fn send(&self, value: T) -> Result<(), SendError<T>> {
-        if self.0.receivers.load(Ordering::Acquire) == 0 {
-            return Err(SendError(value));
-        }
+    /// Has seen the value that is there now.
+    pub(crate) fn subscribe(&self) -> Receiver<T> {
+        self.0.receivers.fetch_add(1, Ordering::AcqRel);
+        Receiver { seen: self.0.value.read().1, channel: self.0.clone() }
+    }
+
+    pub(crate) fn borrow(&self) -> Ref<'_, T> {
+        self.0.borrow()
+    }
+
+    /// Whether or not anybody hears of it. Returns the value before.
+    pub(crate) fn send_replace(&self, value: T) -> T {
         let before = {
             let mut current = self.0.value.write();
             current.1 += 1;
             std::mem::replace(&mut current.0, value)
         };
         self.0.wake();
-        drop(before);
-        Ok(())
+        before
     }
 
-    fn send_if_modified<F: FnOnce(&mut T) -> bool>(&self, modify: F) -> bool {
+    /// `modify` says whether it has.
+    pub(crate) fn send_if_modified(&self, modify: impl FnOnce(&mut T) -> bool) -> bool {
         let modified = {
             let mut current = self.0.value.write();
             let modified = modify(&mut current.0);
@@ -88,19 +98,22 @@ impl<T: OptionalSend + OptionalSync> WatchSender<InOrder, T> for Sender<T> {
         }
         modified
     }
-
-    fn borrow_watched(&self) -> MappedRwLockReadGuard<'_, T> {
-        self.0.borrow()
-    }
-
-    fn subscribe(&self) -> Receiver<T> {
-        self.0.receivers.fetch_add(1, Ordering::AcqRel);
-        Receiver { seen: self.0.value.read().1, channel: self.0.clone() }
-    }
 }
 
-impl<T: OptionalSend + OptionalSync> WatchReceiver<InOrder, T> for Receiver<T> {
-    async fn changed(&mut self) -> Result<(), RecvError> {
+impl<T> Receiver<T> {
+    pub fn borrow(&self) -> Ref<'_, T> {
+        self.channel.borrow()
+    }
+
+    /// The value, which has been seen then.
+    pub fn borrow_and_update(&mut self) -> Ref<'_, T> {
+        let value = self.channel.value.read();
+        self.seen = value.1;
+        RwLockReadGuard::map(value, |value| &value.0)
+    }
+
+    /// Waits for another value than has been seen. An error means that there will be none.
+    pub async fn changed(&mut self) -> Result<(), RecvError> {
         let mut place = Place { channel: &self.channel, number: None };
         let changes = poll_fn(|context| {
             place.take(context.waker());
@@ -116,14 +129,12 @@ impl<T: OptionalSend + OptionalSync> WatchReceiver<InOrder, T> for Receiver<T> {
         Ok(())
     }
 
-    fn borrow_watched(&self) -> MappedRwLockReadGuard<'_, T> {
-        self.channel.borrow()
-    }
-
-    fn borrow_and_update(&mut self) -> MappedRwLockReadGuard<'_, T> {
-        let value = self.channel.value.read();
-        self.seen = value.1;
-        RwLockReadGuard::map(value, |value| &value.0)
+    /// Waits for such a value, if it isn't there. An error means that there will be none.
+    pub async fn wait_for(&mut self, mut wanted: impl FnMut(&T) -> bool) -> Result<Ref<'_, T>, RecvError> {
+        while !wanted(&self.borrow_and_update()) {
+            self.changed().await?;
+        }
+        Ok(self.borrow())
     }
 }
 
@@ -184,6 +195,57 @@ impl<T> Drop for Receiver<T> {
     }
 }
 
+/// As openraft has it.
+pub(crate) struct InOrder;
+
+impl Watch for InOrder {
+    type Sender<T: OptionalSend + OptionalSync> = Sender<T>;
+    type Receiver<T: OptionalSend + OptionalSync> = Receiver<T>;
+    type Ref<'a, T: OptionalSend + 'a> = Ref<'a, T>;
+
+    fn channel<T: OptionalSend + OptionalSync>(value: T) -> (Sender<T>, Receiver<T>) {
+        channel(value)
+    }
+}
+
+impl<T: OptionalSend + OptionalSync> WatchSender<InOrder, T> for Sender<T> {
+    fn send(&self, value: T) -> Result<(), SendError<T>> {
+        match self.0.receivers.load(Ordering::Acquire) {
+            0 => Err(SendError(value)),
+            _ => {
+                self.send_replace(value);
+                Ok(())
+            }
+        }
+    }
+
+    fn send_if_modified<F: FnOnce(&mut T) -> bool>(&self, modify: F) -> bool {
+        self.send_if_modified(modify)
+    }
+
+    fn borrow_watched(&self) -> Ref<'_, T> {
+        self.borrow()
+    }
+
+    fn subscribe(&self) -> Receiver<T> {
+        self.subscribe()
+    }
+}
+
+impl<T: OptionalSend + OptionalSync> WatchReceiver<InOrder, T> for Receiver<T> {
+    async fn changed(&mut self) -> Result<(), RecvError> {
+        self.changed().await
+    }
+
+    fn borrow_watched(&self) -> Ref<'_, T> {
+        self.borrow()
+    }
+
+    fn borrow_and_update(&mut self) -> Ref<'_, T> {
+        self.borrow_and_update()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use futures_util::FutureExt;
@@ -192,21 +254,21 @@ mod tests {
 
     #[test]
     fn who_no_longer_waits_has_left_the_queue() {
-        let (sender, mut receiver) = InOrder::channel(0);
+        let (sender, mut receiver) = channel(0);
         for _ in 0..3 {
             assert!(receiver.changed().now_or_never().is_none());
         }
         assert!(receiver.channel.queue.lock().waiting.is_empty());
-        sender.send(1).unwrap();
+        sender.send_replace(1);
         assert_eq!(receiver.changed().now_or_never(), Some(Ok(())));
         assert!(receiver.channel.queue.lock().waiting.is_empty());
     }
 
     #[test]
     fn the_last_value_is_seen_before_the_end() {
-        let (sender, mut receiver) = InOrder::channel(0);
+        let (sender, mut receiver) = channel(0);
         let other = sender.clone();
-        sender.send(1).unwrap();
+        sender.send_replace(1);
         drop(sender);
         assert_eq!(receiver.changed().now_or_never(), Some(Ok(())));
         assert!(receiver.changed().now_or_never().is_none());
@@ -217,14 +279,14 @@ mod tests {
 
     #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
     async fn no_change_is_missed_between_threads() {
-        let (sender, receiver) = InOrder::channel(0u32);
+        let (sender, receiver) = channel(0u32);
         let waiting = (0..4).map(|_| {
             let mut receiver = receiver.clone();
             tokio::spawn(async move { receiver.wait_until_ge(&10_000).await.is_ok() })
         });
         let waiting: Vec<_> = waiting.collect();
         for n in 1..=10_000 {
-            sender.send(n).unwrap();
+            sender.send_replace(n);
             if n % 64 == 0 {
                 tokio::task::yield_now().await;
             }

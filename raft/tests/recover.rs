@@ -44,7 +44,7 @@ async fn the_last_replica_goes_on_with_all_that_it_has() {
     // If it was the leader it takes a moment to find out that it has no quorum.
     let mut leadership = cluster.nodes[old].replica().leadership();
     let alone = leadership.wait_for(|now| now.leader.is_none());
-    tokio::time::timeout(Duration::from_secs(10), alone).await.unwrap().unwrap();
+    drop(tokio::time::timeout(Duration::from_secs(10), alone).await.unwrap().unwrap());
     replica.propose(put("a/100", "x"), soon()).await.unwrap();
     cluster.nodes[old].crash();
     drop((replica, view));

@@ -35,11 +35,11 @@ pub(crate) use self::tail::{SECTOR, files, written};
 use self::writer::{Done, Job, Writer};
 use crate::config::StartError;
 use crate::format::{EntryForm, VoteForm};
-use crate::host::watch;
 use crate::identity::Identity;
 use crate::metrics::Metrics;
 use crate::strand;
 use crate::types::{Entry, LogId, Payload, TypeConfig, Vote, log_id, position};
+use crate::watch;
 
 /// Entries in memory, by their weight. Those that aren't durable yet come on top.
 const TAIL: usize = 4 << 20;

@@ -18,11 +18,11 @@ use tokio::sync::oneshot;
 use super::ahead::Ahead;
 use super::{COMMITTED, ENTRY, PURGED, row_key, write_options};
 use crate::format::EntryForm;
-use crate::host::watch;
 use crate::metrics::Metrics;
 #[cfg(test)]
 use crate::simulation::{self, Mistake};
 use crate::types::{Entry, LogId, TypeConfig, position};
+use crate::watch;
 
 pub(super) enum Job {
     Append { entries: Vec<Entry>, done: Done },

@@ -29,7 +29,6 @@ use self::message::PROPOSE;
 use self::message::{CAN_LEAD, DISMISS, Hello, MANAGE, ProposeAnswer, READ_INDEX, STATUS, WITNESS};
 pub(crate) use self::transport::PeerError;
 use crate::format::VoteForm;
-use crate::host::watch;
 use crate::identity::Identity;
 use crate::level;
 use crate::log::Log;
@@ -38,6 +37,7 @@ use crate::metrics::Metrics;
 use crate::replica::{Announced, ReplicaStatus, Unreachable};
 use crate::route::Answer;
 use crate::types::{Batch, Member, NodeId};
+use crate::watch;
 
 pub(crate) use self::http::Http;
 pub(crate) use self::network::Network;
