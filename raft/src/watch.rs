@@ -129,7 +129,8 @@ impl<T> Receiver<T> {
         Ok(())
     }
 
-    /// Waits for such a value, if it isn't there. An error means that there will be none.
+    /// Waits for such a value, if it isn't there, and returns the newest, which may be another already. An error means that there
+    /// will be none.
     pub async fn wait_for(&mut self, mut wanted: impl FnMut(&T) -> bool) -> Result<Ref<'_, T>, RecvError> {
         while !wanted(&self.borrow_and_update()) {
             self.changed().await?;
