@@ -271,9 +271,7 @@ async fn a_state_that_had_no_space_is_written_once_there_is_some() {
     for n in 0..300 {
         replica.propose(put(&format!("c/{n}"), "x"), soon()).await.unwrap();
     }
-    while common::metric(&replica, "kontiki_raft_purged_index") < 300.0 {
-        tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    }
+    common::until("the log is cut", || common::metric(&replica, "kontiki_raft_purged_index") >= 300.0).await;
     let hash = replica.store().state_hash();
     replica.shutdown().await;
     drop(replica);

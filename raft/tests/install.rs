@@ -7,7 +7,7 @@ mod common;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use common::{Cluster, copy_dir, metric, open_store, put, soon};
+use common::{Cluster, copy_dir, metric, open_store, put, soon, until};
 use kontiki_raft::{Limits, Replica, Survivor, verify};
 use tokio::time::Instant;
 
@@ -65,9 +65,7 @@ async fn write_much(leader: &Replica, round: u32) {
         leader.propose(put(&format!("a/{n}"), &format!("{round} {}", "x".repeat(20_000))), soon()).await.unwrap();
     }
     let purged = f64::from(round * 150 + 100);
-    while metric(leader, "kontiki_raft_purged_index") < purged {
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    until("the log is cut", || metric(leader, "kontiki_raft_purged_index") >= purged).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -266,7 +266,8 @@ impl Log {
         self.0.tail.read().bounds()
     }
 
-    /// Entries from `start` that are on disk only come from there, the rest from memory. Stops after `limit` bytes.
+    /// Entries from `start` that are on disk only come from there, the rest from memory. Stops after `limit` bytes. What has
+    /// been cut is left out: whoever can't be sure that nothing was has to look.
     pub(crate) fn read(&self, start: u64, end: u64, limit: usize) -> io::Result<Vec<Entry>> {
         let (kept, split) = {
             let tail = self.0.tail.read();
@@ -601,6 +602,10 @@ impl RaftLogStorage<TypeConfig> for Log {
         I::IntoIter: OptionalSend,
     {
         let entries: Vec<_> = entries.into_iter().collect();
+        let next = self.bounds().1;
+        if let Some((gap, index)) = entries.iter().zip(next..).find(|(entry, index)| entry.log_id.index != *index) {
+            return Err(io::Error::other(format!("entry {} comes where {index} is to be appended", gap.log_id)));
+        }
         if entries.iter().any(|entry| matches!(entry.payload, Payload::Membership(_))) {
             self.0.alone.store(0, Ordering::Release);
         }

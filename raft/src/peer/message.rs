@@ -169,13 +169,26 @@ impl<'a> AppendCall<'a> {
     /// The entries share `bytes`.
     pub(super) fn decode(bytes: &Bytes) -> Result<AppendEntriesRequest<TypeConfig>, CodecError> {
         let call: AppendCall = codec::decode(bytes)?;
-        Ok(AppendEntriesRequest {
+        let request = AppendEntriesRequest {
             vote: call.vote.into(),
             prev_log_id: call.previous.map(log_id),
             leader_commit: call.committed.map(log_id),
             entries: call.entries.into_iter().map(|entry| entry.restore(bytes)).collect::<Result<_, _>>()?,
-        })
+        };
+        match has_gap(&request) {
+            false => Ok(request),
+            true => Err(CodecError::Malformed("the entries of an append leave some out".into())),
+        }
     }
+}
+
+/// Whether entries are missing between what these are appended to and the last of them.
+pub(super) fn has_gap(request: &AppendEntriesRequest<TypeConfig>) -> bool {
+    let mut before = request.prev_log_id.map(|id| id.index);
+    request.entries.iter().any(|entry| {
+        let index = entry.log_id.index;
+        before.replace(index).map_or(Some(0), |before| before.checked_add(1)) != Some(index)
+    })
 }
 
 impl From<AppendEntriesResponse<TypeConfig>> for AppendAnswer {
@@ -330,9 +343,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn entries() -> impl Strategy<Value = Vec<Entry>> {
-        let entry = (any::<u64>(), any::<u64>(), any::<u64>(), proptest::option::of(0..3u64));
-        proptest::collection::vec(entry, 0..4).prop_map(|all| {
-            let entry = |(index, term, node, proposals): (u64, u64, u64, Option<u64>)| {
+        let entry = (any::<u64>(), any::<u64>(), proptest::option::of(0..3u64));
+        (0..u64::MAX - 4, proptest::collection::vec(entry, 0..4)).prop_map(|(first, all)| {
+            let entry = |(index, (term, node, proposals)): (u64, (u64, u64, Option<u64>))| {
                 let payload = proposals.map_or(Payload::Blank, |count| {
                     let compact = |sequence| Proposal {
                         client: node,
@@ -344,15 +357,22 @@ mod tests {
                 });
                 Entry { log_id: log_id(LogPosition { index, term, node }), payload }
             };
-            all.into_iter().map(entry).collect()
+            (first..).zip(all).map(entry).collect()
         })
+    }
+
+    /// To be appended to what comes before the first of them.
+    fn append(entries: Vec<Entry>, term: u64) -> AppendEntriesRequest<TypeConfig> {
+        let first = entries.first().map_or(0, |entry| entry.log_id.index);
+        let before = first.checked_sub(1).map(|index| log_id(LogPosition { index, term, node: 7 }));
+        let vote = crate::types::Vote::new_committed(term, 7);
+        AppendEntriesRequest { vote, prev_log_id: before, entries, leader_commit: None }
     }
 
     proptest! {
         #[test]
         fn an_append_is_the_same_after_its_way(entries in entries(), term: u64, cut in 0..1000usize) {
-            let vote = crate::types::Vote::new_committed(term, 7);
-            let request = AppendEntriesRequest { vote, prev_log_id: None, entries, leader_commit: None };
+            let request = append(entries, term);
             let bytes = Bytes::from(codec::encode(&AppendCall::of(&request)).unwrap());
             let read = AppendCall::decode(&bytes).unwrap();
             prop_assert_eq!(read.vote, request.vote);
@@ -369,6 +389,20 @@ mod tests {
             if cut < bytes.len() {
                 prop_assert!(AppendCall::decode(&bytes.slice(..cut)).is_err());
             }
+        }
+
+        #[test]
+        fn an_append_that_leaves_entries_out_is_refused(entries in entries(), term: u64, out in 0..4usize, before in 2..9u64) {
+            let mut request = append(entries, term);
+            if out + 1 < request.entries.len() {
+                request.entries.remove(out);
+            } else if let Some(id) = request.prev_log_id.as_mut().filter(|id| id.index >= before && !request.entries.is_empty()) {
+                id.index -= before;
+            } else {
+                return Ok(());
+            }
+            let bytes = Bytes::from(codec::encode(&AppendCall::of(&request)).unwrap());
+            prop_assert!(matches!(AppendCall::decode(&bytes), Err(CodecError::Malformed(_))));
         }
 
         #[test]

@@ -3,7 +3,7 @@
 use std::future::ready;
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,7 +23,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use super::link::Link;
 use super::message::{
     APPEND, APPEND_STREAM, AppendAnswer, AppendCall, Frames, PRE_VOTE, SNAPSHOT, StreamAnswer, StreamResult, TRANSFER,
-    TransferAnswer, TransferCall, VOTE, VoteAnswer, VoteCall, frame,
+    TransferAnswer, TransferCall, VOTE, VoteAnswer, VoteCall, frame, has_gap,
 };
 use super::transport::PeerError;
 use super::{Peer, Peers, ask};
@@ -83,11 +83,14 @@ impl Client {
 
     async fn pipeline<'s>(
         &'s self,
-        mut input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+        input: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
     ) -> Result<BoxStream<'s, Result<StreamResult, RPCError<TypeConfig>>>, RPCError<TypeConfig>> {
+        let (mut input, cut_off) = until_cut(input);
         // The pause after a failure is in the stream of requests: before the first of them nothing is tried. Until openraft
         // has seen the answer to it there is a pause before the second, too, in which the peer would hear nothing.
-        let Some(first) = input.next().await else { return Ok(stream::empty().boxed()) };
+        let Some(first) = input.next().await else {
+            return cut_off().map_or_else(|| Ok(stream::empty().boxed()), Err);
+        };
         let (proceed, proceeds) = oneshot::channel();
         let rest = stream::once(async { proceeds.await.ok().map(|()| input) }).filter_map(ready).flatten();
         let sent = Arc::new(AtomicU64::new(0));
@@ -105,7 +108,7 @@ impl Client {
         }
         let response = response?;
         let answers = stream::unfold(Some((Frames::new(response), 0, Some(proceed))), move |state| {
-            let sent = sent.clone();
+            let (sent, cut_off) = (sent.clone(), cut_off.clone());
             async move {
                 let (mut frames, answered, mut proceed) = state?;
                 if answered > 0
@@ -117,7 +120,7 @@ impl Client {
                 let bytes = loop {
                     match timeout(APPEND_STALL, frames.next()).await {
                         Ok(Ok(Some(bytes))) => break bytes,
-                        Ok(Ok(None)) => return None,
+                        Ok(Ok(None)) => return cut_off().map(|error| (Err(error), None)),
                         Ok(Err(error)) => return Some((Err(PeerError::Lost(error.to_string()).into()), None)),
                         Err(_) if sent.load(Ordering::Acquire) == answered => {}
                         Err(_) => return Some((Err(PeerError::Timeout.into()), None)),
@@ -228,6 +231,30 @@ impl RaftNetworkV2<TypeConfig> for Client {
     }
 }
 
+/// The requests up to the first that leaves entries out, and the error for whoever waits for the answer to that one. openraft
+/// may let the log be cut while a stream still reads it: a report that belongs to a stream before counts as one of the
+/// current stream (`ReplicationHandler::update_progress`), which then seems to be at rest. After an error it decides anew what
+/// the peer needs.
+fn until_cut(
+    requests: impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+) -> (
+    impl Stream<Item = AppendEntriesRequest<TypeConfig>> + Send + Unpin + 'static,
+    impl Fn() -> Option<RPCError<TypeConfig>> + Clone + Send + 'static,
+) {
+    let cut = Arc::new(AtomicBool::new(false));
+    let seen = cut.clone();
+    let whole = requests.take_while(move |request| {
+        let gap = has_gap(request);
+        cut.fetch_or(gap, Ordering::AcqRel);
+        ready(!gap)
+    });
+    let error = move || {
+        let missing = "the log was cut before all of it was sent";
+        seen.load(Ordering::Acquire).then(|| NetworkError::from_string(missing).into())
+    };
+    (whole, error)
+}
+
 /// The vote first, then the chunks.
 async fn send_snapshot(link: &Link, vote: Vote, export: Export) -> Result<SnapshotResponse<TypeConfig>, PeerError> {
     let head = codec::encode(&VoteForm::from(&vote)).map(|head| frame(&head)).map_err(io::Error::other);
@@ -244,4 +271,29 @@ async fn send_snapshot(link: &Link, vote: Vote, export: Export) -> Result<Snapsh
     let answer: Bytes = answer.ok_or_else(|| PeerError::Lost("no answer".into()))?;
     let vote: VoteForm = codec::decode(&answer).map_err(|error| PeerError::Lost(error.to_string()))?;
     Ok(SnapshotResponse { vote: vote.into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{Entry, LeaderId, LogId, Payload};
+
+    #[tokio::test]
+    async fn nothing_is_sent_from_where_the_log_was_cut() {
+        let at = |index| LogId { leader_id: LeaderId { term: 1, node_id: 7 }, index };
+        let request = |before: Option<u64>, entries: std::ops::Range<u64>| AppendEntriesRequest::<TypeConfig> {
+            vote: Vote::new_committed(1, 7),
+            prev_log_id: before.map(at),
+            entries: entries.map(|index| Entry { log_id: at(index), payload: Payload::Blank }).collect(),
+            leader_commit: None,
+        };
+        let log = [request(None, 0..2), request(Some(1), 2..2), request(Some(1), 2..5)];
+        let (whole, error) = until_cut(stream::iter(log.clone()));
+        assert_eq!((whole.count().await, error().is_none()), (3, true));
+        for gap in [request(Some(4), 9..12), request(None, 1..2), request(None, 5..6)] {
+            let (whole, error) =
+                until_cut(stream::iter(log.clone().into_iter().chain([gap, request(Some(11), 12..13)])));
+            assert_eq!((whole.count().await, error().is_some()), (3, true));
+        }
+    }
 }

@@ -27,6 +27,15 @@ pub fn soon() -> Instant {
     Instant::now() + Duration::from_secs(20)
 }
 
+/// Waits for what comes by itself.
+pub async fn until(what: &str, mut holds: impl FnMut() -> bool) {
+    let end = Instant::now() + Duration::from_secs(60);
+    while !holds() {
+        assert!(Instant::now() < end, "it takes too long: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
 pub fn put(key: &str, value: &str) -> Transaction {
     let value = Bytes::copy_from_slice(value.as_bytes());
     let write = Write::Put { key: key.into(), value, revision_at: None, expires_at: None };
@@ -247,13 +256,14 @@ impl Cluster {
     }
 
     pub async fn leader(&self) -> usize {
-        loop {
-            let leads = |node: &Node| node.replica.as_ref().is_some_and(|replica| replica.is_leader());
-            if let Some(leader) = self.nodes.iter().position(leads) {
-                return leader;
-            }
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
+        let leads = |node: &Node| node.replica.as_ref().is_some_and(|replica| replica.is_leader());
+        let mut leader = None;
+        until("one of them leads", || {
+            leader = self.nodes.iter().position(leads);
+            leader.is_some()
+        })
+        .await;
+        leader.unwrap()
     }
 
     pub async fn follower(&self) -> usize {
@@ -266,11 +276,14 @@ impl Cluster {
         let end = soon();
         let running: Vec<_> = self.nodes.iter().filter_map(|node| node.replica.clone()).collect();
         let expected = running[0].read_barrier(end).await.unwrap().revision();
-        for replica in &running {
-            replica.store().wait_for(expected).await;
-        }
-        let hashes: Vec<_> = running.iter().map(|replica| replica.store().state_hash()).collect();
-        assert!(hashes.windows(2).all(|pair| pair[0] == pair[1]), "{hashes:?}");
+        let states = || running.iter().map(|replica| replica.store().state_hash()).collect::<Vec<_>>();
+        until("all apply what one has", || {
+            assert!(running.iter().all(|replica| replica.divergence().borrow().is_none()), "{:?}", states());
+            states().iter().all(|(revision, _)| *revision >= expected)
+        })
+        .await;
+        let states = states();
+        assert!(states.windows(2).all(|pair| pair[0] == pair[1]), "{states:?}");
     }
 }
 
