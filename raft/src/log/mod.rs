@@ -557,8 +557,9 @@ impl RaftLogReader<TypeConfig> for Log {
         chunks.try_flatten()
     }
 
+    /// Where all of these were cut, the first that was not: openraft takes no entries for a heartbeat, and would go on with it.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> io::Result<Vec<Entry>> {
-        self.read(start, end, READ)
+        self.read(start, end.max(self.bounds().0.saturating_add(1)), READ)
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
@@ -659,7 +660,9 @@ impl RaftLogStorage<TypeConfig> for Log {
                 tail.entries.pop_front();
             }
             tail.purged = Some(upto);
-            tail.last = tail.last.max(Some(upto));
+            if tail.last.is_none_or(|last| last.index < upto.index) {
+                tail.last = Some(upto);
+            }
         }
         self.0.sizes.lock().purge(upto.index, last);
         let row = codec::seal(PURGED, &position(&upto)).map_err(io::Error::other)?;
@@ -707,4 +710,37 @@ fn options(path: &Path, memory_budget: usize) -> Result<rocksdb::Options, StartE
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
     Ok(options)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::LeaderId;
+
+    #[tokio::test]
+    async fn what_was_cut_shows_as_a_gap_and_none_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut log = Log::open(dir.path(), MEMORY, Metrics::new().unwrap()).unwrap();
+        let id = |index| LogId { leader_id: LeaderId { term: 1, node_id: 7 }, index };
+        let entries = |indexes: std::ops::Range<u64>| {
+            indexes.map(move |index| Entry { log_id: id(index), payload: Payload::Blank })
+        };
+        log.append(entries(0..1000), IOFlushed::noop()).await.unwrap();
+        log.checkpointed(999);
+        log.purge(id(899)).await.unwrap();
+        for (start, end, expected) in
+            [(1, 301, 900..901), (850, 902, 900..902), (900, 903, 900..903), (990, 1200, 990..1000)]
+        {
+            let read = log.limited_get_log_entries(start, end).await.unwrap();
+            assert_eq!(read.iter().map(|entry| entry.log_id.index).collect::<Vec<_>>(), expected.collect::<Vec<_>>());
+        }
+        for gap in [1001..1003, 999..1001, 0..1] {
+            assert!(log.append(entries(gap), IOFlushed::noop()).await.is_err());
+        }
+        let skips = entries(1000..1002).chain(entries(1003..1004));
+        assert!(log.append(skips, IOFlushed::noop()).await.is_err());
+        assert_eq!(log.bounds(), (900, 1000));
+        log.append(entries(1000..1001), IOFlushed::noop()).await.unwrap();
+        assert_eq!(log.bounds(), (900, 1001));
+    }
 }
