@@ -742,5 +742,11 @@ mod tests {
         assert_eq!(log.bounds(), (900, 1000));
         log.append(entries(1000..1001), IOFlushed::noop()).await.unwrap();
         assert_eq!(log.bounds(), (900, 1001));
+        // A snapshot goes further than entries of a higher term that were never committed.
+        let before = LogId { leader_id: LeaderId { term: 0, node_id: 7 }, index: 1500 };
+        log.checkpointed(1500);
+        log.purge(before).await.unwrap();
+        assert_eq!(log.bounds(), (1501, 1501));
+        log.append(entries(1501..1502), IOFlushed::noop()).await.unwrap();
     }
 }
