@@ -4,7 +4,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
@@ -16,6 +15,7 @@ use hyper::server::conn::{http1, http2};
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use rustls::ServerConfig;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::time::Instant;
@@ -133,7 +133,7 @@ async fn connection(server: Arc<Server>, tls: TlsAcceptor, stream: TcpStream, ad
     let peer = Arc::new(server.authenticator.peer(address, session.peer_certificates()));
     let http2 = session.alpn_protocol() == Some(b"h2");
     let served = match http2 {
-        true => serve_http2(server, peer, TokioIo::new(stream), streams, greeted).await,
+        true => serve_http2(server, peer, stream, streams, greeted).await,
         false => serve_http1(server, peer, TokioIo::new(stream), greeted).await,
     };
     if let Err(error) = served {
@@ -141,15 +141,15 @@ async fn connection(server: Arc<Server>, tls: TlsAcceptor, stream: TcpStream, ad
     }
 }
 
-async fn serve_http2<I>(
+async fn serve_http2<S>(
     server: Arc<Server>,
     peer: Arc<Peer>,
-    io: I,
+    stream: S,
     streams: u32,
     greeted: Instant,
 ) -> hyper::Result<()>
 where
-    I: Read + Write + Unpin,
+    S: AsyncRead + AsyncWrite + Unpin,
 {
     let mut builder = http2::Builder::new(TokioExecutor::new());
     builder
@@ -161,14 +161,12 @@ where
         .max_header_list_size(HEADER_BYTES as u32)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(15));
-    let ending = Arc::new(AtomicBool::new(false));
-    let io = Farewell::new(io, ending.clone());
+    let io = TokioIo::new(Farewell::new(stream));
     let mut connection = std::pin::pin!(builder.serve_connection(io, service_fn(service(server.clone(), peer))));
     tokio::select! {
         result = connection.as_mut() => return result,
         () = ends(&server, greeted) => {}
     }
-    ending.store(true, Ordering::Relaxed);
     connection.as_mut().graceful_shutdown();
     connection.await
 }
