@@ -1,7 +1,9 @@
-//! An API client that is told by a kubeconfig, counts nothing and retries nothing.
+//! An API client that is told by a kubeconfig. It sends again only what a GOAWAY without error says was not taken
+//! (RFC 9113, 8.7), as Go's clients do: hyper gives up even what it had not begun to send when the GOAWAY came.
 
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -13,12 +15,17 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy;
-use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::client::legacy::connect::{Connect, HttpConnector};
 use hyper_util::rt::TokioExecutor;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use serde::Deserialize;
 use serde_json::Value;
+
+/// How often one request is sent at most.
+const TRIES: usize = 3;
+/// Requests that were sent again.
+pub static SENT_AGAIN: AtomicU64 = AtomicU64::new(0);
 
 /// What a kubeconfig's current context says.
 #[derive(Clone)]
@@ -155,6 +162,26 @@ impl Answer {
     }
 }
 
+fn not_taken(error: &legacy::Error) -> bool {
+    let causes = std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source());
+    causes
+        .filter_map(|error| error.downcast_ref::<h2::Error>())
+        .any(|error| error.is_go_away() && error.is_remote() && error.reason() == Some(h2::Reason::NO_ERROR))
+}
+
+async fn sent<C: Connect + Clone + Send + Sync + 'static>(
+    client: &legacy::Client<C, Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> Result<http::Response<Incoming>, legacy::Error> {
+    for _ in 1..TRIES {
+        match client.request(request.clone()).await {
+            Err(error) if not_taken(&error) => SENT_AGAIN.fetch_add(1, Ordering::Relaxed),
+            answered => return answered,
+        };
+    }
+    client.request(request).await
+}
+
 impl Client {
     /// The answer with its body still to come.
     pub async fn open(
@@ -172,7 +199,7 @@ impl Client {
             request = request.header(http::header::AUTHORIZATION, format!("Bearer {token}"));
         }
         request = request.header(http::header::USER_AGENT, "kontiki-chaos");
-        Ok(self.client.request(request.body(Full::new(body))?).await?)
+        Ok(sent(&self.client, request.body(Full::new(body))?).await?)
     }
 
     pub async fn send(&self, method: Method, path: &str, content_type: &str, body: Bytes) -> anyhow::Result<Answer> {
@@ -195,5 +222,52 @@ impl Client {
 
     pub async fn delete(&self, path: &str) -> anyhow::Result<Answer> {
         self.send(Method::DELETE, path, "", Bytes::new()).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+    use super::*;
+
+    /// Leaves so many connections when a request has come, and says that it was not taken.
+    async fn refuses(connections: usize) -> String {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        tokio::spawn(async move {
+            for _ in 0..connections {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.write_all(b"\0\0\0\x04\0\0\0\0\0").await.unwrap();
+                stream.read_exact(&mut [0; 24]).await.unwrap();
+                let mut header = [0; 9];
+                while header[3] != 1 {
+                    stream.read_exact(&mut header).await.unwrap();
+                    let length = u32::from_be_bytes([0, header[0], header[1], header[2]]) as usize;
+                    stream.read_exact(&mut vec![0; length]).await.unwrap();
+                }
+                stream.write_all(b"\0\0\x08\x07\0\0\0\0\0\0\0\0\0\0\0\0\0").await.unwrap();
+                stream.shutdown().await.unwrap();
+                let _ = stream.read_to_end(&mut Vec::new()).await;
+            }
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                let mut connection = h2::server::handshake(stream).await.unwrap();
+                while let Some(Ok((_, mut answer))) = connection.accept().await {
+                    answer.send_response(http::Response::new(()), true).unwrap();
+                }
+            }
+        });
+        server
+    }
+
+    #[tokio::test]
+    async fn what_was_not_taken_is_sent_again_but_not_for_ever() {
+        for (refused, answered) in [(0, true), (TRIES - 1, true), (TRIES, false)] {
+            let server = refuses(refused).await;
+            let client = legacy::Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+            let request = Request::post(&server).body(Full::new(Bytes::from("x"))).unwrap();
+            assert_eq!(sent(&client, request).await.is_ok(), answered, "{refused}");
+        }
     }
 }

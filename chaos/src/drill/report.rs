@@ -1,12 +1,14 @@
 //! What a drill tells people and programs.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use super::clients::Errors;
 use super::faults::Fault;
+use crate::client::SENT_AGAIN;
 use crate::history::{Verdict, Watched};
 
 pub struct Round {
@@ -144,6 +146,8 @@ impl Report {
         let (events, resumed) = watchers
             .fold((0, 0), |(events, resumed), watched| (events + watched.events.len(), resumed + watched.reconnects));
         println!("watchers saw {events} events and resumed {resumed} times");
+        let again = SENT_AGAIN.load(Ordering::Relaxed);
+        println!("{again} requests were sent again because a GOAWAY said that they were not taken");
         println!("{LEGEND}");
     }
 
