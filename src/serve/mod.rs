@@ -1,7 +1,7 @@
 //! A replica's life: certificates, consensus, listener, what every cluster has, and in the end a clean stop.
 
 mod discovery;
-mod farewell;
+pub mod farewell;
 mod handle;
 mod limits;
 mod listen;

@@ -146,8 +146,7 @@ impl Report {
         let (events, resumed) = watchers
             .fold((0, 0), |(events, resumed), watched| (events + watched.events.len(), resumed + watched.reconnects));
         println!("watchers saw {events} events and resumed {resumed} times");
-        let again = SENT_AGAIN.load(Ordering::Relaxed);
-        println!("{again} requests were sent again because a GOAWAY said that they were not taken");
+        println!("{} requests were sent again because a GOAWAY said that they were not taken", sent_again());
         println!("{LEGEND}");
     }
 
@@ -163,8 +162,19 @@ impl Report {
         });
         let faults: serde_json::Map<String, Value> =
             self.sums().iter().map(|(name, sum)| ((*name).to_owned(), columns(sum))).collect();
-        json!({"seed": self.seed, "failed": self.failed(), "faults": faults, "rounds": rounds.collect::<Vec<_>>()})
+        json!({
+            "seed": self.seed,
+            "failed": self.failed(),
+            "sentAgain": sent_again(),
+            "faults": faults,
+            "rounds": rounds.collect::<Vec<_>>(),
+        })
     }
+}
+
+/// By the whole process: a request is tried again far below the rounds.
+fn sent_again() -> u64 {
+    SENT_AGAIN.load(Ordering::Relaxed)
 }
 
 fn columns(sum: &Sum) -> Value {

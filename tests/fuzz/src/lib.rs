@@ -4,6 +4,7 @@
 #![forbid(unsafe_code)]
 
 mod api;
+mod connection;
 mod source;
 mod store;
 
@@ -55,6 +56,15 @@ pub const TARGETS: &[Target] = &[
         &["GET /apis/apps/v1/namespaces/n/deployments/d/scale?watch=1&labelSelector=a%3Db", "POST /api/v1/../x//y?%zz"],
     ),
     target("continue", api::continue_token, &["eyJ2IjoibWV0YS5rOHMuaW8vdjEiLCJydiI6MTIsInN0YXJ0IjoiYSJ9"]),
+    target(
+        "farewell",
+        connection::farewell,
+        &[
+            "\x01\x77\x31\0\0\x03\0\0\0\0\0\x01two\0\0\x08\x06\x01\0\0\0\0farewell\0\0\x08\x06\x01\0\0\0\0farewell",
+            "\0\x7f\0\0\x20\0\0\0\0\0\x01................................\0\0\x08\x06\x01\0\0\0\0farewell\0\0\0\x04\0\0\0\0\0",
+            "\0\x09\0\0\x01\0\0\0\0\0\x01.\0\0\x08\x06\x01\0\0\0\0farewelk\0\0\x08\x06\x01\0\0\0\0farewell",
+        ],
+    ),
     target(
         "command",
         store::command,
