@@ -1,5 +1,5 @@
-//! The load of a drill: clients that contend for a few objects, and watchers. Everything is recorded; nothing is tried
-//! again, so that what was sent once must be found once.
+//! The load of a drill: clients that contend for a few objects, and watchers. Everything is recorded; nothing that a server
+//! may have taken is tried again, so that what was sent once must be found once.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
