@@ -40,8 +40,22 @@ async fn without_a_quorum_nobody_is_made_to_wait_for_long() {
         let left = if led { cluster.leader().await } else { cluster.follower().await };
         let replica = cluster.nodes[left].replica();
         replica.propose(put("a/1", "x"), soon()).await.unwrap();
-        cluster.nodes.iter_mut().enumerate().filter(|(node, _)| *node != left).for_each(|(_, node)| node.crash());
+        for (_, node) in cluster.nodes.iter_mut().enumerate().filter(|(node, _)| *node != left) {
+            node.crash_whole().await;
+        }
         let start = Instant::now();
+        // Each reader has a deadline of its own, also behind one that has more patience.
+        let patient = tokio::spawn({
+            let replica = replica.clone();
+            async move { replica.read_barrier(soon()).await }
+        });
+        for _ in 0..3 {
+            let asked = Instant::now();
+            let read = replica.read_barrier(asked + Duration::from_millis(50)).await;
+            assert!(matches!(read, Err(BarrierError::Timeout)), "{read:?}");
+            assert!((50..300).contains(&asked.elapsed().as_millis()), "{:?}", asked.elapsed());
+        }
+        assert!(!patient.is_finished());
         until("it knows of no quorum", || replica.status().role == Role::NoQuorum).await;
         assert!(start.elapsed() < Duration::from_secs(6), "{led}");
         assert_eq!(replica.status().leader, None);
@@ -62,7 +76,8 @@ async fn without_a_quorum_nobody_is_made_to_wait_for_long() {
         assert!(there.elapsed() < Duration::from_secs(1), "{led}");
         replica.propose(put("a/2", "x"), soon()).await.unwrap();
 
-        cluster.nodes[back].crash();
+        // What still answers may be handed the leadership.
+        cluster.nodes[back].crash_whole().await;
         drop(replica);
         let stopping = Instant::now();
         cluster.nodes[left].stop().await;

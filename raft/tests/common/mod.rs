@@ -133,6 +133,14 @@ impl Node {
         }
     }
 
+    /// The same, and nothing of it is left when this returns.
+    pub async fn crash_whole(&mut self) {
+        self.crash();
+        let ending = std::mem::take(&mut self.ending);
+        let ended = tokio::task::spawn_blocking(|| ending.into_iter().for_each(|ended| ended.join().unwrap()));
+        ended.await.unwrap();
+    }
+
     pub async fn stop(&mut self) {
         let replica = self.replica();
         self.runtime.as_ref().unwrap().spawn(async move { replica.shutdown().await }).await.unwrap();
