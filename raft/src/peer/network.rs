@@ -35,7 +35,7 @@ use crate::types::{Member, NodeId, TypeConfig, Vote};
 const APPEND_STALL: Duration = Duration::from_secs(3);
 
 /// How many bytes of a snapshot go out in a second at most: a leader has others to talk to, and writes to sync.
-const SNAPSHOT_PACE: f64 = 40e6;
+const SNAPSHOT_PACE: f64 = 25e6;
 
 pub(crate) struct Network(Peers);
 
@@ -258,12 +258,13 @@ fn until_cut(
 /// The vote first, then the chunks.
 async fn send_snapshot(link: &Link, vote: Vote, export: Export) -> Result<SnapshotResponse<TypeConfig>, PeerError> {
     let head = codec::encode(&VoteForm::from(&vote)).map(|head| frame(&head)).map_err(io::Error::other);
-    let start = Instant::now();
-    let chunks = stream::unfold((export, 0_usize), move |(mut export, sent)| async move {
-        sleep_until(start + Duration::from_secs_f64(sent as f64 / SNAPSHOT_PACE)).await;
+    let chunks = stream::unfold((export, Instant::now()), |(mut export, due)| async move {
+        sleep_until(due).await;
         let chunk = export.next_chunk().map_err(io::Error::other).transpose()?;
-        let sent = sent + chunk.as_ref().map_or(0, Vec::len);
-        Some((chunk.map(|chunk| frame(&chunk)), (export, sent)))
+        let bytes = chunk.as_ref().map_or(0, Vec::len);
+        // From now on: what a peer that was slow has missed is not sent all at once.
+        let due = Instant::now() + Duration::from_secs_f64(bytes as f64 / SNAPSHOT_PACE);
+        Some((chunk.map(|chunk| frame(&chunk)), (export, due)))
     });
     let messages = stream::iter([head]).chain(chunks);
     let response = link.stream(SNAPSHOT, messages).await?;
