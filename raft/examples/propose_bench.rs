@@ -1,6 +1,6 @@
 //! What a proposal and a linearizable read cost: operations a second, latencies, and CPU time of this process for each; and
 //! beside them what it takes to write and sync as much to a file in the same place.
-//! `cargo run --release -p kontiki-raft --example propose_bench`
+//! `cargo run --release -p kontiki-raft --example propose_bench [DIRECTORY [ONLY]]`, where ONLY is part of a line's title.
 
 use std::fs::File;
 use std::io::Write as _;
@@ -21,6 +21,8 @@ use tokio::time::Instant;
 static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 
 const LENGTH: Duration = Duration::from_secs(3);
+const TURNS: usize = 40;
+const TURN: Duration = Duration::from_millis(100);
 /// Of a proposal.
 const SIZE: usize = 1024;
 /// LZ4 finds nothing in it.
@@ -33,28 +35,67 @@ static NOISE: LazyLock<Bytes> = LazyLock::new(|| {
 #[tokio::main]
 async fn main() {
     let dir = tempfile::tempdir_in(std::env::args().nth(1).unwrap_or_else(|| ".".into())).expect("a directory");
-    disk(dir.path());
     let alone = Replica::start(Config::new("n1", dir.path().join("alone"))).await.expect("the replica starts");
+    lone(&alone, dir.path()).await;
     report("1 replica", std::slice::from_ref(&alone)).await;
     alone.shutdown().await;
-    disk(dir.path());
     report("3 replicas", &cluster(dir.path()).await).await;
 }
 
-/// What a write and its sync cost with a pause before each, as a proposer makes one.
-fn disk(dir: &Path) {
-    let mut file = File::create(dir.join("file")).expect("a file");
-    let mut took = Vec::new();
-    let start = Instant::now();
-    while start.elapsed() < LENGTH {
-        std::thread::sleep(Duration::from_micros(50));
-        let bytes = noise(took.len());
-        let before = Instant::now();
-        file.write_all(&bytes).and_then(|()| file.sync_data()).expect("a disk");
-        took.push(before.elapsed());
+/// One proposer, and what a write and its sync cost with a pause before each, as a proposer makes one; by turns, since disks
+/// have moods.
+async fn lone(replica: &Replica, dir: &Path) {
+    if !wanted("1 replica, 1 proposer") {
+        return;
     }
-    took.sort_unstable();
-    println!("a file, 1 KB written and synced: p50 {} us", took[took.len() / 2].as_micros());
+    let mut file = File::create(dir.join("file")).expect("a file");
+    let (mut synced, mut proposed) = (Vec::new(), Vec::new());
+    let mut cpu = 0.0;
+    for _ in 0..TURNS {
+        let start = Instant::now();
+        while start.elapsed() < TURN {
+            std::thread::sleep(Duration::from_micros(50));
+            let bytes = noise(synced.len());
+            let before = Instant::now();
+            file.write_all(&bytes).and_then(|()| file.sync_data()).expect("a disk");
+            synced.push(before.elapsed());
+        }
+        let before = cpu_seconds();
+        let (replica, first) = (replica.clone(), proposed.len());
+        let turn = tokio::spawn(async move {
+            let (mut took, start) = (Vec::new(), Instant::now());
+            while start.elapsed() < TURN {
+                let before = Instant::now();
+                propose(&replica, 0, first + took.len()).await;
+                took.push(before.elapsed());
+            }
+            took
+        });
+        proposed.extend(turn.await.expect("a proposer ends"));
+        cpu += cpu_seconds() - before;
+    }
+    synced.sort_unstable();
+    proposed.sort_unstable();
+    let micros = |took: &[Duration], share| quantile(took, share).as_micros();
+    println!("a file, 1 KB written and synced: p50 {} us, p99 {} us", micros(&synced, 50), micros(&synced, 99));
+    println!(
+        "1 replica, 1 proposer, 1 KB, by turns with it: p50 {} us, p99 {} us, {:.1} us CPU each; {:.2} times the p50",
+        micros(&proposed, 50),
+        micros(&proposed, 99),
+        cpu * 1e6 / proposed.len() as f64,
+        quantile(&proposed, 50).as_secs_f64() / quantile(&synced, 50).as_secs_f64(),
+    );
+}
+
+fn quantile(sorted: &[Duration], percent: usize) -> Duration {
+    sorted[(sorted.len() * percent / 100).min(sorted.len() - 1)]
+}
+
+async fn propose(replica: &Replica, caller: usize, n: usize) {
+    let key = format!("bench/{caller}-{}", n % 1000).as_str().into();
+    let write = Write::Put { key, value: noise(64 * n + caller), revision_at: None, expires_at: None };
+    let transaction = Transaction { conditions: vec![], writes: vec![write] };
+    replica.propose(transaction, Instant::now() + Duration::from_secs(10)).await.expect("an outcome");
 }
 
 fn noise(n: usize) -> Bytes {
@@ -97,13 +138,15 @@ async fn cluster(dir: &Path) -> Vec<Replica> {
     replicas
 }
 
+/// Whether a line is to be measured.
+fn wanted(title: &str) -> bool {
+    std::env::args().nth(2).is_none_or(|only| title.contains(&only))
+}
+
 async fn report(title: &str, replicas: &[Replica]) {
     for callers in [1, 64] {
         measure(&format!("{title}, {callers} proposers, 1 KB"), replicas, callers, |replica, caller, n| async move {
-            let key = format!("bench/{caller}-{}", n % 1000).as_str().into();
-            let write = Write::Put { key, value: noise(64 * n + caller), revision_at: None, expires_at: None };
-            let transaction = Transaction { conditions: vec![], writes: vec![write] };
-            replica.propose(transaction, Instant::now() + Duration::from_secs(10)).await.expect("an outcome");
+            propose(&replica, caller, n).await;
         })
         .await;
         // The leader is the first and answers for itself; the others ask it.
@@ -127,6 +170,9 @@ async fn measure<F: Future<Output = ()> + Send>(
     callers: usize,
     call: impl Fn(Replica, usize, usize) -> F + Copy + Send + 'static,
 ) {
+    if !wanted(title) {
+        return;
+    }
     for replica in replicas {
         replica.read_barrier(Instant::now() + Duration::from_secs(10)).await.expect("a view");
     }
@@ -151,7 +197,7 @@ async fn measure<F: Future<Output = ()> + Send>(
     }
     let (seconds, cpu) = (start.elapsed().as_secs_f64(), cpu_seconds() - cpu);
     took.sort_unstable();
-    let micros = |share: usize| took[(took.len() * share / 100).min(took.len() - 1)].as_micros();
+    let micros = |percent| quantile(&took, percent).as_micros();
     println!(
         "{title}: {:.0} a second, p50 {} us, p99 {} us, {:.1} us CPU each",
         took.len() as f64 / seconds,
