@@ -59,7 +59,7 @@ impl Standing {
         }
         // On its way before anybody hears of it, who may stop this replica for that.
         let writing = codec::seal(DIVERGENCE, &divergence).map(|row| self.log.put(DIVERGENCE, row));
-        self.divergence.send_replace(divergence);
+        self.divergence.set(divergence);
         let written = match writing {
             Ok(writing) => writing.await,
             Err(error) => Err(std::io::Error::other(error)),

@@ -1,19 +1,23 @@
 //! Linearizable reads by ReadIndex. All readers that wait share a round: one that starts after they came and confirms
 //! both who leads and how far the log was committed then. At a replica that is alone nobody waits.
 
+use std::pin::pin;
 use std::sync::Arc;
+use std::time::Duration;
 
 use kontiki_storage::{Revision, Store, View};
 use parking_lot::Mutex;
-use tokio::sync::oneshot;
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use crate::metrics::Metrics;
 use crate::route::Route;
+use crate::types::{NodeId, Vote};
 use crate::watch;
 
 /// Readers that may wait at a time.
 const READERS: usize = 65_536;
+/// Rounds mostly take less, so readers look to their deadlines only after this: a timer costs as much as the rest of a read.
+const SOON: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum BarrierError {
@@ -40,13 +44,18 @@ struct Shared {
 
 #[derive(Default)]
 struct Readers {
-    waiting: Vec<Reader>,
+    /// Those who read wait for it.
+    next: watch::Sender<Round>,
+    /// The last of their deadlines.
+    until: Option<Instant>,
     running: bool,
 }
 
-struct Reader {
-    deadline: Instant,
-    reply: oneshot::Sender<(u64, View)>,
+#[derive(Default)]
+struct Round {
+    /// It, or the one before it, takes its time.
+    late: bool,
+    confirmed: Option<(u64, View)>,
 }
 
 impl Barrier {
@@ -60,36 +69,51 @@ impl Barrier {
             return Ok((index, self.0.store.view()));
         }
         self.0.metrics.read_barriers.inc();
-        let (reply, answer) = oneshot::channel();
-        let start = {
+        let (mut round, start) = {
             let mut readers = self.0.readers.lock();
-            if readers.waiting.len() >= READERS {
+            if readers.next.receivers() >= READERS {
                 return Err(BarrierError::Overloaded);
             }
-            readers.waiting.push(Reader { deadline, reply });
-            !std::mem::replace(&mut readers.running, true)
+            readers.until = readers.until.max(Some(deadline));
+            (readers.next.subscribe(), !std::mem::replace(&mut readers.running, true))
         };
         if start {
             tokio::spawn(self.0.clone().rounds());
         }
-        match timeout_at(deadline, answer).await {
-            Ok(Ok(answer)) => Ok(answer),
-            // A round ends with the last of its readers' deadlines.
-            Ok(Err(_)) if Instant::now() < deadline => Err(BarrierError::Stopped),
-            Ok(Err(_)) | Err(_) => Err(BarrierError::Timeout),
+        let early = round.wait_for(|round| round.late || round.confirmed.is_some()).await;
+        let mut confirmed = early.map(|round| round.confirmed.clone());
+        if let Ok(None) = confirmed {
+            let later = timeout_at(deadline, round.wait_for(|round| round.confirmed.is_some())).await;
+            confirmed = later.map_err(|_| BarrierError::Timeout)?.map(|round| round.confirmed.clone());
         }
+        match confirmed {
+            Ok(Some(confirmed)) => Ok(confirmed),
+            // A round ends with the last of its readers' deadlines.
+            _ if Instant::now() < deadline => Err(BarrierError::Stopped),
+            _ => Err(BarrierError::Timeout),
+        }
+    }
+
+    /// The index that a read at a follower must wait for, at the leader; `vouches` is the follower and its vote.
+    pub(crate) async fn confirm(&self, vouches: Option<(NodeId, Vote)>, deadline: Instant) -> Option<u64> {
+        if let Some((voter, vote)) = vouches
+            && let Some(index) = self.0.route.vouched(voter, vote).await
+        {
+            return Some(index);
+        }
+        self.wait(deadline).await.ok().map(|(index, _)| index)
     }
 
     /// Waits until the state of this replica has the revision.
     pub(crate) async fn reach(&self, revision: Revision) {
         let mut applied = self.0.applied.clone();
         // An error means that the replica has stopped, and will have no newer state.
-        let _ = applied.wait_for(|_| self.0.store.applied_revision() >= revision).await;
+        drop(applied.wait_for(|_| self.0.store.applied_revision() >= revision).await);
     }
 
     /// How many wait for the next round; those of the one that is under way come on top.
     pub(crate) fn waiting(&self) -> usize {
-        self.0.readers.lock().waiting.len()
+        self.0.readers.lock().next.receivers()
     }
 }
 
@@ -99,25 +123,42 @@ impl Shared {
         loop {
             // Those who got their answers from one round come back together: not the first of them alone.
             tokio::task::yield_now().await;
-            let mut readers = {
+            let (round, until) = {
                 let mut readers = self.readers.lock();
-                readers.waiting.retain(|reader| !reader.reply.is_closed());
-                readers.running = !readers.waiting.is_empty();
-                std::mem::take(&mut readers.waiting)
+                let until = readers.until.take().filter(|_| readers.next.receivers() > 0);
+                readers.running = until.is_some();
+                let Some(until) = until else { return };
+                (std::mem::take(&mut readers.next), until)
             };
-            let Some(until) = readers.iter().map(|reader| reader.deadline).max() else { return };
-            let Some(index) = self.route.read_index(until).await else { continue };
-            let mut applied = self.applied.clone();
-            match timeout_at(until, applied.wait_for(|applied| *applied >= Some(index))).await {
-                Ok(Ok(_)) => {}
-                Ok(Err(_)) => return,
-                Err(_) => continue,
-            }
-            let view = self.store.view();
-            for reader in readers.drain(..) {
-                // Whoever has gone needs no answer.
-                let _ = reader.reply.send((index, view.clone()));
+            let mut confirmed = pin!(self.confirmed(until));
+            let confirmed = match timeout(SOON, &mut confirmed).await {
+                Ok(confirmed) => confirmed,
+                Err(_) => {
+                    round.be_late();
+                    self.readers.lock().next.be_late();
+                    confirmed.await
+                }
+            };
+            if confirmed.is_some() {
+                round.send_if_modified(|round| {
+                    round.confirmed = confirmed;
+                    true
+                });
             }
         }
+    }
+
+    /// None: the time was over, or the replica has stopped.
+    async fn confirmed(&self, until: Instant) -> Option<(u64, View)> {
+        let index = self.route.read_index(until).await?;
+        let mut applied = self.applied.clone();
+        let shown = timeout_at(until, applied.wait_for(|applied| *applied >= Some(index))).await;
+        shown.is_ok_and(|shown| shown.is_ok()).then(|| (index, self.store.view()))
+    }
+}
+
+impl watch::Sender<Round> {
+    fn be_late(&self) {
+        self.send_if_modified(|round| !std::mem::replace(&mut round.late, true));
     }
 }

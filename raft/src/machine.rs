@@ -67,7 +67,7 @@ impl Machine {
 
     fn shows(&self, index: u64) {
         self.log.applied(index);
-        self.applied.send_replace(Some(index));
+        self.applied.set(Some(index));
     }
 
     async fn apply_run(&mut self, run: &mut Run) -> io::Result<()> {

@@ -223,7 +223,7 @@ impl Replica {
         let standing = Standing::read(&log)?;
         let machine = Machine::new(store.clone(), log.clone(), applied, standing.clone(), metrics.clone());
         let network = Network::new(peers.clone());
-        if config.peer_listen.is_some() && log.has_voted() {
+        if config.peer_listen.is_some() && log.vote().is_some() {
             // What this replica promised a leader before it stopped, it doesn't know any more, nor whether that leader counts
             // on it, which is up to its flags.
             sleep_until(begun + config.timing.election_max).await;
@@ -680,13 +680,13 @@ async fn watch_leadership(
             break;
         }
     }
-    lead.send_replace(Leadership::default());
+    lead.set(Leadership::default());
     let state = raft.metrics().borrow_watched().running_state.clone();
     if let Err(error) = state
         && !matches!(error, openraft::errors::Fatal::Stopped)
     {
         tracing::error!(%error, "this replica has stopped");
-        fail.send_replace(Some(error.to_string()));
+        fail.set(Some(error.to_string()));
     }
 }
 
@@ -694,7 +694,7 @@ async fn watch_leadership(
 /// don't speak with, since it can't write down who they are, may never come to that.
 async fn watch_log(raft: Raft, log: Log, fail: Arc<watch::Sender<Option<String>>>) {
     let Ok(Some(reason)) = log.failure().wait_for(Option::is_some).await.map(|reason| reason.clone()) else { return };
-    fail.send_replace(Some(format!("the log can't be written: {reason}")));
+    fail.set(Some(format!("the log can't be written: {reason}")));
     if let Err(error) = raft.shutdown().await {
         tracing::warn!(%error, "Raft did not stop cleanly");
     }
@@ -735,7 +735,7 @@ async fn watch_for_exclusion(
         None => return,
     };
     tracing::error!(reason, "this replica stops");
-    fail.send_replace(Some(reason));
+    fail.set(Some(reason));
     if let Err(error) = raft.shutdown().await {
         tracing::warn!(%error, "Raft did not stop cleanly");
     }

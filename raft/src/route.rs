@@ -122,7 +122,7 @@ impl Route {
         let leader = if now.is_leader { None } else { Some(now.leader.as_ref()?.id) };
         let ended = async {
             // An error means that the replica has stopped: the same end.
-            let _ = leadership.wait_for(|current| *current != now).await;
+            drop(leadership.wait_for(|current| *current != now).await);
         };
         tokio::select! {
             biased;
@@ -132,11 +132,11 @@ impl Route {
         }
     }
 
-    /// `leader` is None where it is this replica.
+    /// `leader` is None where it is this replica. In boxes: what is large is moved with each future around it.
     async fn propose(&self, leader: Option<NodeId>, batch: &Batch) -> Answer {
         match leader {
-            None => self.strand.with(propose_here(&self.raft, batch.clone())).await,
-            Some(leader) => self.peers.propose(leader, batch).await,
+            None => self.strand.with(Box::pin(propose_here(&self.raft, batch.clone()))).await,
+            Some(leader) => Box::pin(self.peers.propose(leader, batch)).await,
         }
     }
 
@@ -146,6 +146,26 @@ impl Route {
         let term = self.raft.metrics().borrow_watched().current_term;
         self.transferred.fetch_max(term, Ordering::AcqRel);
         self.raft.trigger().transfer_leader(to).await
+    }
+
+    /// The index that a read at `voter` must wait for, if this replica leads and the two are a quorum: `vote` is the voter's,
+    /// from after the read began. As long as it is for this leader no other was elected before, so whatever has been
+    /// acknowledged by then is committed here. Nobody else needs to be asked: the request is what a heartbeat's answer would
+    /// be (Raft, section 6.4, step 2).
+    pub(crate) async fn vouched(&self, voter: NodeId, vote: Vote) -> Option<u64> {
+        let index = self.raft.with_raft_state(move |state| {
+            let own = state.vote_ref();
+            let membership = state.membership_state.effective().membership();
+            let quorum = membership.get_joint_config().iter().all(|voters| {
+                let agreed = [own.leader_id.node_id, voter].iter().filter(|id| voters.contains(id)).count();
+                agreed > voters.len() / 2
+            });
+            let committed = state.local_committed()?;
+            let leads = state.server_state == ServerState::Leader && own.committed && own.leader_id == vote.leader_id;
+            // What this leader took over is committed with the first entry of its own.
+            (quorum && leads && committed.leader_id == own.leader_id).then_some(committed.index)
+        });
+        self.strand.with(Box::pin(index)).await.ok()?
     }
 
     async fn confirm(&self, leader: Option<NodeId>) -> Option<u64> {
@@ -161,12 +181,12 @@ impl Route {
                 let term = self.leadership.borrow().term;
                 let leased = self.reads == Reads::Lease && term > self.transferred.load(Ordering::Acquire);
                 let policy = if leased { ReadPolicy::LeaseRead } else { ReadPolicy::ReadIndex };
-                let linearizer = self.raft.get_read_linearizer(policy).await.ok()?;
+                let linearizer = Box::pin(self.raft.get_read_linearizer(policy)).await.ok()?;
                 Some(linearizer.read_log_id().index())
             }
             Some(leader) => {
-                let vote = self.raft.with_raft_state(|state| VoteForm::from(state.vote_ref())).await.ok()?;
-                self.peers.read_index(leader, vote).await
+                let vote = self.log.vote()?;
+                Box::pin(self.peers.read_index(leader, VoteForm::from(&vote))).await
             }
         }
     }
@@ -184,26 +204,6 @@ async fn alone(raft: &Raft, log: &Log) -> Option<u64> {
         let committed = state.local_committed().filter(|id| leads && only && id.leader_id == own.leader_id)?;
         log.set_alone(committed.index);
         Some(committed.index)
-    });
-    index.await.ok()?
-}
-
-/// The index that a read at `voter` must wait for, if this replica leads and the two are a quorum: `vote` is the voter's, from
-/// after the read began. As long as it is for this leader no other was elected before, so whatever has been acknowledged by
-/// then is committed here. Nobody else needs to be asked: the request is what a heartbeat's answer would be (Raft, section
-/// 6.4, step 2).
-pub(crate) async fn vouched(raft: &Raft, voter: NodeId, vote: Vote) -> Option<u64> {
-    let index = raft.with_raft_state(move |state| {
-        let own = state.vote_ref();
-        let membership = state.membership_state.effective().membership();
-        let quorum = membership.get_joint_config().iter().all(|voters| {
-            let agreed = [own.leader_id.node_id, voter].iter().filter(|id| voters.contains(id)).count();
-            agreed > voters.len() / 2
-        });
-        let committed = state.local_committed()?;
-        let leads = state.server_state == ServerState::Leader && own.committed && own.leader_id == vote.leader_id;
-        // What this leader took over is committed with the first entry of its own.
-        (quorum && leads && committed.leader_id == own.leader_id).then_some(committed.index)
     });
     index.await.ok()?
 }
@@ -238,12 +238,12 @@ mod tests {
     async fn a_pause_ends_early_only_for_another_leader() {
         let (sender, receiver) = watch::channel(Leadership::default());
         let mut leadership = receiver.clone();
-        sender.send_replace(Leadership { term: 1, ..Leadership::default() });
+        sender.set(Leadership { term: 1, ..Leadership::default() });
         drop(leadership.borrow_and_update());
         let (start, until) = (Instant::now(), Instant::now() + Duration::from_secs(1));
         assert!(pause(&mut leadership, until).await);
         assert!(start.elapsed() >= PAUSE);
-        sender.send_replace(Leadership { term: 2, ..Leadership::default() });
+        sender.set(Leadership { term: 2, ..Leadership::default() });
         assert!(matches!(pause(&mut leadership, until).now_or_never(), Some(true)));
         drop(sender);
         assert!(!pause(&mut leadership, until).await);

@@ -6,7 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 use std::future::poll_fn;
 use std::panic::AssertUnwindSafe;
-use std::pin::{Pin, pin};
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 use std::task::{Context, Poll, Wake, Waker, ready};
@@ -140,18 +140,17 @@ impl Wake for PartWaker {
 impl Strand {
     /// `future`, which has the parts do something for it. If they have nothing else to do, they do it here and now, on the
     /// caller's task: no other needs to be woken.
-    pub(crate) async fn with<F: Future>(&self, future: F) -> F::Output {
-        let mut future = pin!(future);
+    pub(crate) async fn with<F: Future + Unpin>(&self, mut future: F) -> F::Output {
         let mut begun = false;
         poll_fn(|context| {
             let strand = if std::mem::replace(&mut begun, true) { None } else { self.0.upgrade() };
             let turn = strand.as_ref().and_then(|strand| strand.turn(|bits| bits == 0));
-            match (future.as_mut().poll(context), turn) {
+            match (future.poll_unpin(context), turn) {
                 (Poll::Pending, Some(turn)) => {
                     UNDISTURBED.set(true);
                     turn.poll(ALONE);
                     UNDISTURBED.set(false);
-                    future.as_mut().poll(context)
+                    future.poll_unpin(context)
                 }
                 (polled, _) => polled,
             }
@@ -284,9 +283,9 @@ mod tests {
     async fn parts_that_are_idle_do_their_work_on_the_callers_task() {
         let ((questions, parts), strand) = make(relay);
         // Nobody has polled them yet: that is the runtime's task's to do.
-        assert!(strand.with(ask(questions.clone(), 1)).now_or_never().is_none());
+        assert!(strand.with(Box::pin(ask(questions.clone(), 1))).now_or_never().is_none());
         tokio::task::yield_now().await;
-        assert_eq!(strand.with(ask(questions.clone(), 2)).now_or_never(), Some((4, true)));
+        assert_eq!(strand.with(Box::pin(ask(questions.clone(), 2))).now_or_never(), Some((4, true)));
         assert!(!take_undisturbed());
         assert_eq!(ask(questions.clone(), 3).await, (6, false));
         drop(questions);
@@ -307,7 +306,7 @@ mod tests {
                     let number = 2_000 * caller + n;
                     let answer = match n % 3 {
                         0 => ask(questions.clone(), number).await,
-                        _ => strand.with(ask(questions.clone(), number)).await,
+                        _ => strand.with(Box::pin(ask(questions.clone(), number))).await,
                     };
                     assert_eq!(answer.0, 2 * number);
                 }

@@ -5,16 +5,16 @@
 
 use std::future::poll_fn;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::task::{Poll, Waker};
 
 pub use openraft::rt::watch::RecvError;
 use openraft::rt::watch::{SendError, WatchReceiver, WatchSender};
 use openraft::rt::{OptionalSend, OptionalSync, Watch};
-use parking_lot::{MappedRwLockReadGuard, Mutex, RwLock, RwLockReadGuard};
+use parking_lot::{Mutex, RwLock, RwLockReadGuard};
 
 /// The value, which doesn't change as long as this is held.
-pub type Ref<'a, T> = MappedRwLockReadGuard<'a, T>;
+pub type Ref<'a, T> = RwLockReadGuard<'a, T>;
 
 pub(crate) struct Sender<T>(Arc<Channel<T>>);
 
@@ -24,8 +24,9 @@ pub struct Receiver<T> {
 }
 
 struct Channel<T> {
-    /// And how often it was changed.
-    value: RwLock<(T, u64)>,
+    value: RwLock<T>,
+    /// How often it was changed. It moves with the value, while nobody can look at that.
+    changes: AtomicU64,
     queue: Mutex<Queue>,
     senders: AtomicUsize,
     receivers: AtomicUsize,
@@ -33,8 +34,15 @@ struct Channel<T> {
 
 #[derive(Default)]
 struct Queue {
+    /// By their numbers.
     waiting: Vec<(u64, Waker)>,
     next: u64,
+}
+
+impl Queue {
+    fn at(&self, number: u64) -> Option<usize> {
+        self.waiting.binary_search_by_key(&number, |(number, _)| *number).ok()
+    }
 }
 
 pub(crate) fn channel<T>(value: T) -> (Sender<T>, Receiver<T>) {
@@ -49,15 +57,23 @@ impl<T> Channel<T> {
         waiting.into_iter().for_each(|(_, waker)| waker.wake());
     }
 
-    fn borrow(&self) -> Ref<'_, T> {
-        RwLockReadGuard::map(self.value.read(), |value| &value.0)
+    /// What has become of a value that was seen after so many changes.
+    fn look(&self, seen: u64) -> Poll<Result<u64, RecvError>> {
+        // Closed before the last look, that one saw the last value.
+        let closed = self.senders.load(Ordering::Acquire) == 0;
+        match self.changes.load(Ordering::Acquire) {
+            changes if changes != seen => Poll::Ready(Ok(changes)),
+            _ if closed => Poll::Ready(Err(RecvError(()))),
+            _ => Poll::Pending,
+        }
     }
 }
 
 impl<T> Sender<T> {
     pub(crate) fn new(value: T) -> Sender<T> {
         Sender(Arc::new(Channel {
-            value: RwLock::new((value, 0)),
+            value: RwLock::new(value),
+            changes: AtomicU64::new(0),
             queue: Mutex::default(),
             senders: AtomicUsize::new(1),
             receivers: AtomicUsize::new(0),
@@ -67,30 +83,33 @@ impl<T> Sender<T> {
     /// Has seen the value that is there now.
     pub(crate) fn subscribe(&self) -> Receiver<T> {
         self.0.receivers.fetch_add(1, Ordering::AcqRel);
-        Receiver { seen: self.0.value.read().1, channel: self.0.clone() }
+        Receiver { seen: self.0.changes.load(Ordering::Acquire), channel: self.0.clone() }
     }
 
     pub(crate) fn borrow(&self) -> Ref<'_, T> {
-        self.0.borrow()
+        self.0.value.read()
     }
 
-    /// Whether or not anybody hears of it. Returns the value before.
-    pub(crate) fn send_replace(&self, value: T) -> T {
-        let before = {
+    pub(crate) fn receivers(&self) -> usize {
+        self.0.receivers.load(Ordering::Acquire)
+    }
+
+    /// Whether or not anybody hears of it.
+    pub(crate) fn set(&self, value: T) {
+        {
             let mut current = self.0.value.write();
-            current.1 += 1;
-            std::mem::replace(&mut current.0, value)
-        };
+            *current = value;
+            self.0.changes.fetch_add(1, Ordering::Release);
+        }
         self.0.wake();
-        before
     }
 
     /// `modify` says whether it has.
     pub(crate) fn send_if_modified(&self, modify: impl FnOnce(&mut T) -> bool) -> bool {
         let modified = {
             let mut current = self.0.value.write();
-            let modified = modify(&mut current.0);
-            current.1 += u64::from(modified);
+            let modified = modify(&mut current);
+            self.0.changes.fetch_add(u64::from(modified), Ordering::Release);
             modified
         };
         if modified {
@@ -102,28 +121,27 @@ impl<T> Sender<T> {
 
 impl<T> Receiver<T> {
     pub fn borrow(&self) -> Ref<'_, T> {
-        self.channel.borrow()
+        self.channel.value.read()
     }
 
     /// The value, which has been seen then.
     pub fn borrow_and_update(&mut self) -> Ref<'_, T> {
         let value = self.channel.value.read();
-        self.seen = value.1;
-        RwLockReadGuard::map(value, |value| &value.0)
+        self.seen = self.channel.changes.load(Ordering::Acquire);
+        value
     }
 
     /// Waits for another value than has been seen. An error means that there will be none.
     pub async fn changed(&mut self) -> Result<(), RecvError> {
         let mut place = Place { channel: &self.channel, number: None };
         let changes = poll_fn(|context| {
-            place.take(context.waker());
-            // Closed before the last look, that one saw the last value.
-            let closed = self.channel.senders.load(Ordering::Acquire) == 0;
-            match self.channel.value.read().1 {
-                changes if changes != self.seen => Poll::Ready(Ok(changes)),
-                _ if closed => Poll::Ready(Err(RecvError(()))),
-                _ => Poll::Pending,
+            if let Poll::Ready(changes) = self.channel.look(self.seen) {
+                // Whoever has changed it empties the queue.
+                place.number = None;
+                return Poll::Ready(changes);
             }
+            place.take(context.waker());
+            self.channel.look(self.seen)
         });
         self.seen = changes.await?;
         Ok(())
@@ -148,8 +166,8 @@ struct Place<'a, T> {
 impl<T> Place<'_, T> {
     fn take(&mut self, waker: &Waker) {
         let mut queue = self.channel.queue.lock();
-        match queue.waiting.iter_mut().find(|(number, _)| Some(*number) == self.number) {
-            Some((_, waiting)) => waiting.clone_from(waker),
+        match self.number.and_then(|number| queue.at(number)) {
+            Some(at) => queue.waiting[at].1.clone_from(waker),
             None => {
                 self.number = Some(queue.next);
                 let place = (queue.next, waker.clone());
@@ -163,8 +181,17 @@ impl<T> Place<'_, T> {
 impl<T> Drop for Place<'_, T> {
     fn drop(&mut self) {
         if let Some(left) = self.number {
-            self.channel.queue.lock().waiting.retain(|(number, _)| *number != left);
+            let mut queue = self.channel.queue.lock();
+            if let Some(at) = queue.at(left) {
+                queue.waiting.remove(at);
+            }
         }
+    }
+}
+
+impl<T: Default> Default for Sender<T> {
+    fn default() -> Sender<T> {
+        Sender::new(T::default())
     }
 }
 
@@ -211,10 +238,10 @@ impl Watch for InOrder {
 
 impl<T: OptionalSend + OptionalSync> WatchSender<InOrder, T> for Sender<T> {
     fn send(&self, value: T) -> Result<(), SendError<T>> {
-        match self.0.receivers.load(Ordering::Acquire) {
+        match self.receivers() {
             0 => Err(SendError(value)),
             _ => {
-                self.send_replace(value);
+                self.set(value);
                 Ok(())
             }
         }
@@ -260,7 +287,7 @@ mod tests {
             assert!(receiver.changed().now_or_never().is_none());
         }
         assert!(receiver.channel.queue.lock().waiting.is_empty());
-        sender.send_replace(1);
+        sender.set(1);
         assert_eq!(receiver.changed().now_or_never(), Some(Ok(())));
         assert!(receiver.channel.queue.lock().waiting.is_empty());
     }
@@ -269,7 +296,7 @@ mod tests {
     fn the_last_value_is_seen_before_the_end() {
         let (sender, mut receiver) = channel(0);
         let other = sender.clone();
-        sender.send_replace(1);
+        sender.set(1);
         drop(sender);
         assert_eq!(receiver.changed().now_or_never(), Some(Ok(())));
         assert!(receiver.changed().now_or_never().is_none());
@@ -287,7 +314,7 @@ mod tests {
         });
         let waiting: Vec<_> = waiting.collect();
         for n in 1..=10_000 {
-            sender.send_replace(n);
+            sender.set(n);
             if n % 64 == 0 {
                 tokio::task::yield_now().await;
             }

@@ -135,11 +135,12 @@ impl Log {
 
     /// Nothing was ever written here.
     pub(crate) fn is_pristine(&self) -> bool {
-        self.0.tail.read().last.is_none() && self.0.vote.lock().is_none()
+        self.0.tail.read().last.is_none() && self.vote().is_none()
     }
 
-    pub(crate) fn has_voted(&self) -> bool {
-        self.0.vote.lock().is_some()
+    /// This replica's vote, and another as soon as there will be one: before it is durable, so before anybody hears of it.
+    pub(crate) fn vote(&self) -> Option<Vote> {
+        *self.0.vote.lock()
     }
 
     pub(crate) fn last(&self) -> Option<LogId> {
@@ -255,7 +256,7 @@ impl Log {
         let mut checkpoint = self.0.checkpoint.subscribe();
         let newer = checkpoint.wait_for(|checkpoint| *checkpoint > newer_than);
         // Whether or not it came, the next look at the log decides what to do.
-        let _ = tokio::time::timeout(CHECKPOINT, newer).await;
+        drop(tokio::time::timeout(CHECKPOINT, newer).await);
     }
 
     pub(crate) fn purged(&self) -> Option<u64> {
@@ -563,7 +564,7 @@ impl RaftLogReader<TypeConfig> for Log {
     }
 
     async fn read_vote(&mut self) -> io::Result<Option<Vote>> {
-        Ok(*self.0.vote.lock())
+        Ok(self.vote())
     }
 }
 
@@ -581,9 +582,8 @@ impl RaftLogStorage<TypeConfig> for Log {
 
     async fn save_vote(&mut self, vote: &Vote) -> io::Result<()> {
         self.0.alone.store(0, Ordering::Release);
-        self.put(VOTE, codec::seal(VOTE, &VoteForm::from(vote)).map_err(io::Error::other)?).await?;
         *self.0.vote.lock() = Some(*vote);
-        Ok(())
+        self.put(VOTE, codec::seal(VOTE, &VoteForm::from(vote)).map_err(io::Error::other)?).await
     }
 
     /// Written with the next entries: what it saves is applying some of them again only once the leader is known.

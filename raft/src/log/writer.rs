@@ -324,7 +324,7 @@ impl Run {
             Err(error) if self.failed.is_none() => {
                 tracing::error!(%error, "the log can't be written: this replica stops");
                 self.failed = Some((error.kind(), error.to_string()));
-                self.known.failure.send_replace(Some(error.to_string()));
+                self.known.failure.set(Some(error.to_string()));
             }
             Err(_) => {}
         }

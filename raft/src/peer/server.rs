@@ -30,7 +30,7 @@ use crate::identity;
 use crate::machine::Image;
 use crate::membership::{Manager, Operation};
 use crate::replica::Observer;
-use crate::route::{Answer, Raft, propose_here, vouched};
+use crate::route::{Answer, Raft, propose_here};
 use crate::space::Space;
 use crate::types::{Batch, NodeId, SnapshotMeta, Vote, log_id};
 
@@ -133,7 +133,7 @@ impl Service {
             return Ok(self.clone().append_stream(body));
         }
         if path == SNAPSHOT {
-            return self.snapshot(body).await;
+            return Box::pin(self.snapshot(body)).await;
         }
         let Ok(_place) = self.requests.try_acquire() else {
             self.me().metrics.peer_requests_rejected.inc();
@@ -141,6 +141,15 @@ impl Service {
         };
         let bytes = Limited::new(body, FRAME).collect().await.map_err(malformed)?.to_bytes();
         match path {
+            READ_INDEX => encoded(&self.read_index(caller, &bytes).await?),
+            // In a box, as above: each request is a task as large as the largest of them.
+            _ => Box::pin(self.other(caller, path, bytes)).await,
+        }
+    }
+
+    async fn other(&self, caller: &Caller, path: &str, bytes: Bytes) -> Result<Body, Rejected> {
+        match path {
+            PROPOSE => encoded(&self.propose(bytes).await?),
             HELLO => encoded(&self.hello(caller, decoded(&bytes)?).await?),
             VOTE => {
                 let vote = self.raft.vote(decoded::<VoteCall>(&bytes)?.into()).await;
@@ -165,8 +174,6 @@ impl Service {
                 encoded(&TransferAnswer::from(transfer.map_err(stopped)?))
             }
             CAN_LEAD => encoded(&(!self.observer.has_diverged() && self.space.takes_entries())),
-            PROPOSE => encoded(&self.propose(bytes).await?),
-            READ_INDEX => encoded(&self.read_index(caller, &bytes).await?),
             WITNESS => encoded(&self.witness(decoded(&bytes)?).await),
             STATUS => encoded(&self.observer.status()),
             MANAGE => encoded(&self.manager.here(&decoded::<Operation>(&bytes)?).await),
@@ -269,14 +276,11 @@ impl Service {
             return Ok(None);
         }
         // Replicas of older releases say nothing of their vote.
-        if !bytes.is_empty()
-            && let Some(voter) = caller.greeted.get()
-            && let Some(index) = vouched(&self.raft, *voter, decoded::<VoteForm>(bytes)?.into()).await
-        {
-            return Ok(Some(index));
-        }
-        let confirmed = self.barrier.wait(Instant::now() + READ_INDEX_TIMEOUT).await;
-        Ok(confirmed.ok().map(|(index, _)| index))
+        let vouches = match caller.greeted.get() {
+            Some(voter) if !bytes.is_empty() => Some((*voter, decoded::<VoteForm>(bytes)?.into())),
+            _ => None,
+        };
+        Ok(self.barrier.confirm(vouches, Instant::now() + READ_INDEX_TIMEOUT).await)
     }
 
     async fn snapshot(&self, body: Body) -> Result<Body, Rejected> {
