@@ -16,7 +16,8 @@ use crate::watch;
 
 /// Readers that may wait at a time.
 const READERS: usize = 65_536;
-/// Rounds mostly take less, so readers look to their deadlines only after this: a timer costs as much as the rest of a read.
+/// Rounds mostly take less, so readers look to their deadlines only after this, and may hear of one that much late: a timer
+/// costs as much as the rest of a read.
 const SOON: Duration = Duration::from_millis(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -120,15 +121,19 @@ impl Barrier {
 impl Shared {
     /// One round after another for as long as anyone waits.
     async fn rounds(self: Arc<Shared>) {
+        // Goes last: who hears of its end finds that the next can begin.
+        let mut round;
+        let cut_off = CutOff(&self);
         loop {
             // Those who got their answers from one round come back together: not the first of them alone.
             tokio::task::yield_now().await;
-            let (round, until) = {
+            let until = {
                 let mut readers = self.readers.lock();
                 let until = readers.until.take().filter(|_| readers.next.receivers() > 0);
                 readers.running = until.is_some();
-                let Some(until) = until else { return };
-                (std::mem::take(&mut readers.next), until)
+                let Some(until) = until else { return std::mem::forget(cut_off) };
+                round = std::mem::take(&mut readers.next);
+                until
             };
             let mut confirmed = pin!(self.confirmed(until));
             let confirmed = match timeout(SOON, &mut confirmed).await {
@@ -154,6 +159,16 @@ impl Shared {
         let mut applied = self.applied.clone();
         let shown = timeout_at(until, applied.wait_for(|applied| *applied >= Some(index))).await;
         shown.is_ok_and(|shown| shown.is_ok()).then(|| (index, self.store.view()))
+    }
+}
+
+/// The rounds, should they end while somebody may wait: by a panic, or with the runtime of the reader who began them.
+struct CutOff<'a>(&'a Shared);
+
+impl Drop for CutOff<'_> {
+    fn drop(&mut self) {
+        // Those who wait are told when the sender goes, and whoever comes next begins anew.
+        *self.0.readers.lock() = Readers::default();
     }
 }
 

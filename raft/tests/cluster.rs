@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use common::{Ca, Cluster, create, metric, put, soon, until, write_until};
+use futures_util::FutureExt;
 use kontiki_raft::{BarrierError, Config, Limits, ProposeError, Reads, Replica, Role, StartError};
 use kontiki_storage::Outcome;
+use tokio::runtime::Runtime;
 use tokio::time::Instant;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -45,17 +47,31 @@ async fn without_a_quorum_nobody_is_made_to_wait_for_long() {
         }
         let start = Instant::now();
         // Each reader has a deadline of its own, also behind one that has more patience.
-        let patient = tokio::spawn({
+        let patient = || {
             let replica = replica.clone();
             async move { replica.read_barrier(soon()).await }
-        });
+        };
+        let begins = Runtime::new().unwrap();
+        let mut first = Box::pin(patient());
+        {
+            let _entered = begins.enter();
+            assert!(first.as_mut().now_or_never().is_none());
+        }
+        let second = tokio::spawn(patient());
         for _ in 0..3 {
             let asked = Instant::now();
             let read = replica.read_barrier(asked + Duration::from_millis(50)).await;
             assert!(matches!(read, Err(BarrierError::Timeout)), "{read:?}");
             assert!((50..300).contains(&asked.elapsed().as_millis()), "{:?}", asked.elapsed());
         }
-        assert!(!patient.is_finished());
+        assert!(!second.is_finished());
+        // Nor does anyone wait in vain when the task that asks for all is cut off.
+        begins.shutdown_background();
+        for read in [first.await, second.await.unwrap()] {
+            assert!(matches!(read, Err(BarrierError::Stopped)), "{read:?}");
+        }
+        let read = replica.read_barrier(Instant::now() + Duration::from_millis(50)).await;
+        assert!(matches!(read, Err(BarrierError::Timeout)), "{read:?}");
         until("it knows of no quorum", || replica.status().role == Role::NoQuorum).await;
         assert!(start.elapsed() < Duration::from_secs(6), "{led}");
         assert_eq!(replica.status().leader, None);
