@@ -11,11 +11,11 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rocksdb::WriteBatch;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, CodecError};
 use crate::disk::{Disk, OBJECTS, Row, applied_row, membership_row};
+use crate::fill::Fill;
 use crate::snapshot::{Chunk, Export};
 use crate::state::State;
 use crate::stored::StoredRecord;
@@ -185,11 +185,9 @@ pub struct Beginning {
 /// before the revision that it begins with counts as compacted.
 pub fn restore_archive(dir: &Path, file: &Path, begin: Beginning) -> Result<(), ArchiveError> {
     let (disk, _) = Disk::open(dir, &Options::default())?;
-    let mut batch = WriteBatch::default();
-    let header = read(open(file)?, |key, row| {
-        disk.put(&mut batch, Row { family: OBJECTS, key: key.to_vec(), value: row.to_vec() });
-        if batch.size_in_bytes() < 1 << 20 { Ok(()) } else { disk.commit(std::mem::take(&mut batch)) }
-    })?;
+    let mut fill = Fill::new(disk);
+    let header =
+        read(open(file)?, |key, row| fill.add(Row { family: OBJECTS, key: key.to_vec(), value: row.to_vec() }))?;
     let state = State {
         position: Some(begin.position),
         revision: begin.revision,
@@ -198,11 +196,9 @@ pub fn restore_archive(dir: &Path, file: &Path, begin: Beginning) -> Result<(), 
         membership: begin.membership,
         ..State::default()
     };
-    disk.put(&mut batch, applied_row(&state).map_err(Fatal::from)?);
-    disk.put(&mut batch, membership_row(&state).map_err(Fatal::from)?);
-    disk.commit(batch)?;
-    disk.flush()?;
-    drop(disk);
+    fill.add(applied_row(&state).map_err(Fatal::from)?)?;
+    fill.add(membership_row(&state).map_err(Fatal::from)?)?;
+    drop(fill.finish()?);
     // What can't be read back is better found now.
     drop(Store::open(dir, Options::default())?);
     Ok(())

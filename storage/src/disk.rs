@@ -11,8 +11,8 @@ use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use rocksdb::{
-    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, FlushOptions, IteratorMode,
-    LogLevel, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
+    BlockBasedOptions, Cache, ColumnFamily, ColumnFamilyDescriptor, DB, DBCompressionType, FlushOptions,
+    IngestExternalFileOptions, IteratorMode, LogLevel, ReadOptions, WriteBatch, WriteBufferManager, WriteOptions,
 };
 use serde::{Deserialize, Serialize};
 
@@ -51,6 +51,26 @@ pub(crate) struct Disk {
     db: Arc<DB>,
     resources: Resources,
     owed: Owed,
+    /// After `db`: that is closed first.
+    directory: Directory,
+}
+
+/// Where a database is.
+struct Directory {
+    path: PathBuf,
+    /// Otherwise it is removed with its [`Disk`].
+    kept: bool,
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if self.kept {
+            return;
+        }
+        if let Err(error) = fs::remove_dir_all(&self.path) {
+            tracing::warn!(path = %self.path.display(), %error, "an unused state is left behind until the next start");
+        }
+    }
 }
 
 /// What has been applied and not written yet.
@@ -103,9 +123,7 @@ impl Disk {
         create_private_dir(root).map_err(cannot)?;
         let generation = read_generation(root)?;
         remove_others(root, generation).map_err(cannot)?;
-        let resources = Resources::new(options);
-        let db = Arc::new(open_db(&path_of(root, generation), &resources)?);
-        let disk = Disk { root: root.to_owned(), generation, db, resources, owed: Owed::default() };
+        let disk = Disk::create(root, generation, Resources::new(options), true)?;
         let state = disk.load(&mut Err)?;
         Ok((disk, state))
     }
@@ -118,7 +136,15 @@ impl Disk {
         let (db_options, families) = options_of(&resources);
         let db = DB::open_cf_descriptors_read_only(&db_options, &path, families, false)
             .map_err(|error| broken(&path, error))?;
-        Ok(Disk { root: root.to_owned(), generation, db: Arc::new(db), resources, owed: Owed::default() })
+        let directory = Directory { path, kept: true };
+        Ok(Disk { root: root.to_owned(), generation, db: Arc::new(db), resources, owed: Owed::default(), directory })
+    }
+
+    fn create(root: &Path, generation: u64, resources: Resources, kept: bool) -> Result<Disk, OpenError> {
+        let path = path_of(root, generation);
+        let db = Arc::new(open_db(&path, &resources)?);
+        let directory = Directory { path, kept };
+        Ok(Disk { root: root.to_owned(), generation, db, resources, owed: Owed::default(), directory })
     }
 
     /// Takes note of what an apply changed.
@@ -185,16 +211,14 @@ impl Disk {
         Probe { db: Arc::downgrade(&self.db), meter: self.resources.meter.clone() }
     }
 
-    /// An empty database for a state that is to replace this one. Nothing refers to it until [`Disk::switch`].
+    /// An empty database for a state that is to replace this one. Nothing refers to it until [`Disk::switch`], and it is
+    /// gone when that doesn't come.
     pub(crate) fn stage(&self, generation: u64) -> Result<Disk, OpenError> {
         let path = path_of(&self.root, generation);
-        let cannot = |source| OpenError::Io { path: path.clone(), source };
         if path.exists() {
-            fs::remove_dir_all(&path).map_err(cannot)?;
+            fs::remove_dir_all(&path).map_err(|source| OpenError::Io { path, source })?;
         }
-        let db = Arc::new(open_db(&path, &self.resources)?);
-        let (root, resources) = (self.root.clone(), self.resources.clone());
-        Ok(Disk { root, generation, db, resources, owed: Owed::default() })
+        Disk::create(&self.root, generation, self.resources.clone(), false)
     }
 
     pub(crate) fn generation(&self) -> u64 {
@@ -202,28 +226,33 @@ impl Disk {
     }
 
     /// Makes a staged database the current one, durably, and removes the one before it.
-    pub(crate) fn switch(&mut self, staged: Disk) -> Result<(), Fatal> {
+    pub(crate) fn switch(&mut self, mut staged: Disk) -> Result<(), Fatal> {
         staged.flush()?;
+        // Should this fail, either may be the current one at the next start.
+        staged.directory.kept = true;
         write_generation(&self.root, staged.generation)?;
-        let old = std::mem::replace(self, staged);
-        let path = path_of(&old.root, old.generation);
-        drop(old);
-        if let Err(error) = fs::remove_dir_all(&path) {
-            tracing::warn!(path = %path.display(), %error, "a superseded state is left behind until the next start");
-        }
+        let mut old = std::mem::replace(self, staged);
+        old.directory.kept = false;
         Ok(())
     }
 
-    /// Removes a staged database that won't be used.
-    pub(crate) fn discard(self) {
-        let path = path_of(&self.root, self.generation);
-        drop(self);
-        if let Err(error) = fs::remove_dir_all(&path) {
-            tracing::warn!(path = %path.display(), %error, "an unused state is left behind until the next start");
-        }
+    /// Where tables are written that [`Disk::ingest`] takes, and how.
+    pub(crate) fn incoming(&self) -> PathBuf {
+        self.directory.path.join("incoming")
     }
 
-    pub(crate) fn put(&self, batch: &mut WriteBatch, row: Row) {
+    pub(crate) fn table_options(&self) -> rocksdb::Options {
+        family_options(&self.resources)
+    }
+
+    /// Makes tables with sorted rows part of a family, durably. Of equal rows those in a later table count.
+    pub(crate) fn ingest(&self, family: &str, tables: Vec<PathBuf>) -> Result<(), Fatal> {
+        let mut options = IngestExternalFileOptions::default();
+        options.set_move_files(true);
+        Ok(self.db.ingest_external_file_cf_opts(self.family(family), &options, tables)?)
+    }
+
+    fn put(&self, batch: &mut WriteBatch, row: Row) {
         batch.put_cf(self.family(row.family), row.key, row.value);
     }
 
@@ -251,7 +280,7 @@ impl Disk {
         Ok(())
     }
 
-    pub(crate) fn commit(&self, batch: WriteBatch) -> Result<(), Fatal> {
+    fn commit(&self, batch: WriteBatch) -> Result<(), Fatal> {
         let mut options = WriteOptions::default();
         options.disable_wal(true);
         Ok(self.db.write_opt(batch, &options)?)
@@ -266,46 +295,23 @@ impl Disk {
 
     /// Reads everything, checks every row by itself and against the others, and makes the state of it.
     pub(crate) fn load(&self, defect: OnDefect) -> Result<State, OpenError> {
-        let mut state = State::default();
-        self.load_meta(&mut state, defect)?;
-        let hash = std::mem::take(&mut state.hash);
-        self.each(OBJECTS, IteratorMode::Start, defect, |key, row| {
-            let stored: StoredRecord = codec::unseal(key, row)?;
-            let key = Key::from(std::str::from_utf8(key).map_err(|_| "its key is not text")?);
-            let record = stored.restore(key.clone())?;
-            if record.modified > state.revision {
-                return Err("it is newer than the state".into());
-            }
-            state.place(key, Some(Arc::new(record)));
-            Ok(())
-        })?;
+        let mut reading = Reading::default();
+        for family in [META, OBJECTS] {
+            self.each(family, IteratorMode::Start, defect, |key, row| reading.row(family, key, row))?;
+        }
+        self.load_rest(reading, defect)
+    }
+
+    /// [`Disk::load`] from where the rows have been read that a [`Reading`] takes.
+    pub(crate) fn load_rest(&self, reading: Reading, defect: OnDefect) -> Result<State, OpenError> {
+        let Reading { mut state, hash } = reading;
         if hash != state.hash {
-            let detail = "the records are not those that were last applied: some are missing or old".into();
-            defect(OpenError::Corrupt { path: self.path(), what: "the table of objects".into(), detail })?;
+            let detail = "the records are not those that were last applied: some are missing or old";
+            defect(self.corrupt("the table of objects".into(), detail.into()))?;
         }
         self.load_history(&mut state, defect)?;
         self.load_dedup(&mut state, defect)?;
         Ok(state)
-    }
-
-    fn load_meta(&self, state: &mut State, defect: OnDefect) -> Result<(), OpenError> {
-        self.each(META, IteratorMode::Start, defect, |key, row| {
-            match key {
-                APPLIED => {
-                    let applied: Applied = codec::unseal(key, row)?;
-                    state.position = Some(applied.position);
-                    state.revision = applied.revision;
-                    state.compacted = applied.compacted;
-                    state.gap = applied.compacted;
-                    state.hash = applied.hash;
-                    state.dedup.tick = applied.tick;
-                    state.dedup.evictions = applied.evictions;
-                }
-                MEMBERSHIP => state.membership = codec::unseal::<Bytes>(key, row)?,
-                _ => return Err("this build knows of no such row".into()),
-            }
-            Ok(())
-        })
     }
 
     fn load_history(&self, state: &mut State, defect: OnDefect) -> Result<(), OpenError> {
@@ -332,7 +338,7 @@ impl Disk {
         for record in silent {
             let what = format!("the history of {}", record.key);
             let detail = format!("there is no event for what revision {} wrote", record.modified);
-            defect(OpenError::Corrupt { path: self.path(), what, detail })?;
+            defect(self.corrupt(what, detail))?;
         }
         events.into_iter().rev().for_each(|event| state.follow(event));
         Ok(())
@@ -367,22 +373,11 @@ impl Disk {
         let mut options = ReadOptions::default();
         options.fill_cache(false);
         options.set_readahead_size(1 << 20);
-        let corrupt = |what: String, detail: String| OpenError::Corrupt { path: self.path(), what, detail };
         for entry in self.db.iterator_cf_opt(self.family(family), options, mode) {
             match entry {
-                Ok((key, value)) => {
-                    if let Err(Defect(error)) = row(&key, &value) {
-                        let what = format!("the row {} in {family}", key.escape_ascii());
-                        defect(match error {
-                            CodecError::Version { found } if found > codec::FORMAT => {
-                                OpenError::Newer { path: self.path(), what, found }
-                            }
-                            error => corrupt(what, error.to_string()),
-                        })?;
-                    }
-                }
+                Ok((key, value)) => row(&key, &value).or_else(|error| defect(self.found(family, &key, error)))?,
                 Err(error) => {
-                    defect(corrupt(format!("the table of {family}"), error.to_string()))?;
+                    defect(self.corrupt(format!("the table of {family}"), error.to_string()))?;
                     break;
                 }
             }
@@ -390,13 +385,63 @@ impl Disk {
         Ok(())
     }
 
-    fn path(&self) -> PathBuf {
-        path_of(&self.root, self.generation)
+    fn corrupt(&self, what: String, detail: String) -> OpenError {
+        OpenError::Corrupt { path: self.directory.path.clone(), what, detail }
+    }
+
+    pub(crate) fn found(&self, family: &str, key: &[u8], defect: Defect) -> OpenError {
+        let what = format!("the row {} in {family}", key.escape_ascii());
+        match defect.0 {
+            CodecError::Version { found } if found > codec::FORMAT => {
+                OpenError::Newer { path: self.directory.path.clone(), what, found }
+            }
+            error => self.corrupt(what, error.to_string()),
+        }
+    }
+}
+
+/// A state being made of rows: of what describes it, first, and of its objects. The others can't be read before all of these.
+#[derive(Default)]
+pub(crate) struct Reading {
+    state: State,
+    /// What the hashes of all records should come to.
+    hash: u64,
+}
+
+impl Reading {
+    /// Takes note of a row if it is one of those.
+    pub(crate) fn row(&mut self, family: &str, key: &[u8], row: &[u8]) -> Result<(), Defect> {
+        let state = &mut self.state;
+        match (family, key) {
+            (META, APPLIED) => {
+                let applied: Applied = codec::unseal(key, row)?;
+                state.position = Some(applied.position);
+                state.revision = applied.revision;
+                state.compacted = applied.compacted;
+                state.gap = applied.compacted;
+                state.dedup.tick = applied.tick;
+                state.dedup.evictions = applied.evictions;
+                self.hash = applied.hash;
+            }
+            (META, MEMBERSHIP) => state.membership = codec::unseal::<Bytes>(key, row)?,
+            (META, _) => return Err("this build knows of no such row".into()),
+            (OBJECTS, _) => {
+                let stored: StoredRecord = codec::unseal(key, row)?;
+                let key = Key::from(std::str::from_utf8(key).map_err(|_| "its key is not text")?);
+                let record = stored.restore(key.clone())?;
+                if record.modified > state.revision {
+                    return Err("it is newer than the state".into());
+                }
+                state.place(key, Some(Arc::new(record)));
+            }
+            _ => {}
+        }
+        Ok(())
     }
 }
 
 /// What is wrong with a row.
-struct Defect(CodecError);
+pub(crate) struct Defect(CodecError);
 
 impl From<&str> for Defect {
     fn from(detail: &str) -> Defect {
@@ -572,19 +617,21 @@ fn options_of(resources: &Resources) -> (rocksdb::Options, Vec<ColumnFamilyDescr
     options.set_log_level(LogLevel::Warn);
     options.set_stats_dump_period_sec(0);
     options.set_stats_persist_period_sec(0);
-    let families = FAMILIES.iter().map(|name| {
-        let mut table = BlockBasedOptions::default();
-        table.set_block_cache(&resources.cache);
-        table.set_block_size(16 << 10);
-        table.set_format_version(5);
-        let mut options = rocksdb::Options::default();
-        options.set_block_based_table_factory(&table);
-        options.set_compression_type(DBCompressionType::Lz4);
-        options.set_write_buffer_size(resources.budget / 2);
-        // Small files and levels: a compaction needs little space beside them, and gives back what was deleted soon.
-        options.set_target_file_size_base(16 << 20);
-        options.set_max_bytes_for_level_base(64 << 20);
-        ColumnFamilyDescriptor::new(*name, options)
-    });
+    let families = FAMILIES.iter().map(|name| ColumnFamilyDescriptor::new(*name, family_options(resources)));
     (options, families.collect())
+}
+
+fn family_options(resources: &Resources) -> rocksdb::Options {
+    let mut table = BlockBasedOptions::default();
+    table.set_block_cache(&resources.cache);
+    table.set_block_size(16 << 10);
+    table.set_format_version(5);
+    let mut options = rocksdb::Options::default();
+    options.set_block_based_table_factory(&table);
+    options.set_compression_type(DBCompressionType::Lz4);
+    options.set_write_buffer_size(resources.budget / 2);
+    // Small files and levels: a compaction needs little space beside them, and gives back what was deleted soon.
+    options.set_target_file_size_base(16 << 20);
+    options.set_max_bytes_for_level_base(64 << 20);
+    options
 }

@@ -8,6 +8,7 @@ mod command;
 mod dedup;
 mod disk;
 mod event;
+mod fill;
 #[doc(hidden)]
 pub mod fuzz;
 mod key;

@@ -6,13 +6,13 @@ use std::ops::Bound;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use rocksdb::WriteBatch;
 use serde::{Deserialize, Serialize};
 
 use crate::codec::{self, Blob, CodecError};
 use crate::disk::{
-    Disk, Row, applied_row, client_row, event_row, family_named, membership_row, outcome_row, record_row,
+    Disk, Reading, Row, applied_row, client_row, event_row, family_named, membership_row, outcome_row, record_row,
 };
+use crate::fill::Fill;
 use crate::state::{Rows, State};
 use crate::{Fatal, Key, LogPosition, OpenError, Revision};
 
@@ -159,35 +159,42 @@ impl Export {
     }
 }
 
+/// The last comes first in the order of keys, which isn't that of the tables' names.
 fn tables(state: &State) -> Vec<Rows> {
-    state.tables.values().map(|table| table.rows.clone()).collect()
+    let mut tables: Vec<Rows> = state.tables.values().map(|table| table.rows.clone()).collect();
+    tables.sort_by(|one, other| other.keys().next().cmp(&one.keys().next()));
+    tables
 }
 
 /// A snapshot being read in, beside the state that it may replace. Dropped before its end it leaves nothing behind.
 pub struct Staged {
-    disk: Option<Disk>,
+    fill: Fill,
+    reading: Reading,
     next: u64,
     complete: bool,
 }
 
 impl Staged {
     pub(crate) fn new(disk: Disk) -> Staged {
-        Staged { disk: Some(disk), next: 0, complete: false }
+        Staged { fill: Fill::new(disk), reading: Reading::default(), next: 0, complete: false }
     }
 
-    /// Takes the chunks in order.
+    /// Takes the chunks in order. The state is made as they come, as far as that can be: not at the end from the disk, all at
+    /// once, at the expense of whoever else uses it.
     pub fn add(&mut self, chunk: &[u8]) -> Result<(), SnapshotError> {
-        let (Some(disk), false) = (&self.disk, self.complete) else { return Err(SnapshotError::Trailing) };
+        if self.complete {
+            return Err(SnapshotError::Trailing);
+        }
         let ordinal = self.next;
         let read: Chunk = codec::unseal(&ordinal.to_be_bytes(), chunk)
             .map_err(|source| SnapshotError::Chunk { chunk: ordinal, source })?;
-        let mut batch = WriteBatch::default();
         for (kind, key, value) in read.rows {
             let family = family_named(kind)
                 .ok_or_else(|| SnapshotError::Kind { chunk: ordinal, kind: kind.chars().take(32).collect() })?;
-            disk.put(&mut batch, Row { family, key: key.0.to_vec(), value: value.0.to_vec() });
+            let taken = self.reading.row(family, key.0, value.0);
+            taken.map_err(|defect| self.fill.disk().found(family, key.0, defect))?;
+            self.fill.add(Row { family, key: key.0.to_vec(), value: value.0.to_vec() })?;
         }
-        disk.commit(batch)?;
         self.next += 1;
         self.complete = read.last;
         Ok(())
@@ -197,58 +204,36 @@ impl Staged {
         self.complete
     }
 
-    /// Checks every row and builds the state.
-    pub fn finish(mut self) -> Result<Ready, SnapshotError> {
+    /// Checks what is left to be checked.
+    pub fn finish(self) -> Result<Ready, SnapshotError> {
         if !self.complete {
             return Err(SnapshotError::Short);
         }
-        let Some(disk) = &self.disk else { return Err(SnapshotError::Trailing) };
-        disk.flush()?;
-        let state = disk.load(&mut Err)?;
-        if state.position.is_none() {
-            return Err(SnapshotError::Short);
-        }
-        let disk = self.disk.take();
-        Ok(Ready { state: Some(state), disk })
+        let disk = self.fill.finish()?;
+        let state = disk.load_rest(self.reading, &mut Err)?;
+        let position = state.position.ok_or(SnapshotError::Short)?;
+        Ok(Ready { position, state, disk })
     }
 }
 
-impl Drop for Staged {
-    fn drop(&mut self) {
-        if let Some(disk) = self.disk.take() {
-            disk.discard();
-        }
-    }
-}
-
-/// A whole state, checked and durable, that [`crate::Store::install`] can put in the place of the current one.
+/// A whole state, checked and durable, that [`crate::Store::install`] can put in the place of the current one. Dropped it
+/// leaves nothing behind.
 pub struct Ready {
-    state: Option<State>,
-    disk: Option<Disk>,
+    position: LogPosition,
+    pub(crate) state: State,
+    pub(crate) disk: Disk,
 }
 
 impl Ready {
-    pub fn position(&self) -> Option<LogPosition> {
-        self.state.as_ref().and_then(|state| state.position)
+    pub fn position(&self) -> LogPosition {
+        self.position
     }
 
     pub fn revision(&self) -> Revision {
-        self.state.as_ref().map_or(0, |state| state.revision)
+        self.state.revision
     }
 
-    pub fn membership(&self) -> Bytes {
-        self.state.as_ref().map(|state| state.membership.clone()).unwrap_or_default()
-    }
-
-    pub(crate) fn take(mut self) -> Option<(State, Disk)> {
-        self.state.take().zip(self.disk.take())
-    }
-}
-
-impl Drop for Ready {
-    fn drop(&mut self) {
-        if let Some(disk) = self.disk.take() {
-            disk.discard();
-        }
+    pub fn membership(&self) -> &Bytes {
+        &self.state.membership
     }
 }

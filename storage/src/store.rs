@@ -5,13 +5,13 @@ use std::sync::Arc;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 use parking_lot::{Mutex, RwLock};
-use rocksdb::WriteBatch;
 use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::codec::{CodecError, FORMAT};
 use crate::disk::{Disk, Probe};
 use crate::event::{Feed, History};
+use crate::fill::Fill;
 use crate::state::{Changes, HistoryBound, State};
 use crate::view::Past;
 use crate::{
@@ -259,28 +259,12 @@ impl Store {
         let mut newest = self.0.generations.lock();
         let mut disk = self.0.disk.lock();
         *newest = disk.generation().max(*newest) + 1;
-        let staged = disk.stage(*newest)?;
+        let mut fill = Fill::new(disk.stage(*newest)?);
         let mut export = self.export();
-        let written = loop {
-            match export.next_rows() {
-                Ok(Some(rows)) => {
-                    let mut batch = WriteBatch::default();
-                    rows.into_iter().for_each(|row| staged.put(&mut batch, row));
-                    if let Err(error) = staged.commit(batch) {
-                        break Err(error);
-                    }
-                }
-                Ok(None) => break staged.flush(),
-                Err(error) => break Err(error.into()),
-            }
-        };
-        match written {
-            Ok(()) => self.switch(&mut disk, staged),
-            Err(error) => {
-                staged.discard();
-                Err(error)
-            }
+        while let Some(rows) = export.next_rows()? {
+            rows.into_iter().try_for_each(|row| fill.add(row))?;
         }
+        self.switch(&mut disk, fill.finish()?)
     }
 
     fn switch(&self, disk: &mut Disk, staged: Disk) -> Result<(), Fatal> {
@@ -313,9 +297,8 @@ impl Store {
         let _not_while_flushing = self.0.generations.lock();
         let mut disk = self.0.disk.lock();
         let before = self.0.state.load_full();
-        let Some((state, staged)) = ready.take() else { return Ok(()) };
+        let Ready { state, disk: staged, .. } = ready;
         if state.position <= before.position {
-            staged.discard();
             let index = |state: &State| state.position.map_or(0, |position| position.index);
             return Err(Fatal::OutOfOrder { applied: index(&before), given: index(&state) });
         }

@@ -295,10 +295,8 @@ impl Service {
             return answer_vote(&mine);
         }
         let ready = self.take(&mut frames).await?;
-        let (Some(position), membership) = (ready.position(), ready.membership()) else {
-            return Err(malformed("the snapshot is of no state"));
-        };
-        let last_membership = decode_membership(&membership).map_err(malformed)?;
+        let position = ready.position();
+        let last_membership = decode_membership(ready.membership()).map_err(malformed)?;
         let meta = SnapshotMeta { last_log_id: Some(log_id(position)), last_membership };
         tracing::info!(revision = ready.revision(), index = position.index, "installing a snapshot");
         let snapshot = Snapshot { meta, snapshot: Image::In(Box::new(ready)) };

@@ -339,6 +339,25 @@ fn a_snapshot_becomes_the_state_of_another_store_with_its_history_and_its_outcom
     assert!(matches!(target.store.install(older), Err(Fatal::OutOfOrder { .. })));
 }
 
+#[test]
+fn a_snapshot_is_written_once() {
+    let mut source = Fixture::new();
+    for n in 0..3000 {
+        // In the order of their keys a-b/… comes before a/…, other than the tables' names.
+        source.writes(["a", "a-b", "b"].map(|table| put(&format!("{table}/{n:04}"), &"x".repeat(1000))).into());
+    }
+    let target = Fixture::new();
+    target.store.install(read_in(&target.store, &snapshot_of(&source.store)).unwrap()).unwrap();
+    let written = target.store.stats().database;
+    assert_eq!((written.flushed_bytes, written.compacted_bytes), (0, 0));
+    drop(target.store);
+    let families = ["default", "objects", "history", "dedup", "meta"];
+    let path = target.dir.path().join("state-2");
+    let db = rocksdb::DB::open_cf_for_read_only(&rocksdb::Options::default(), path, families, false).unwrap();
+    let files = db.live_files().unwrap();
+    assert!(files.len() > 4 && files.iter().all(|file| file.level > 0), "nothing is left to be compacted: {files:?}");
+}
+
 fn copy_dir(from: &Path, to: &Path) {
     std::fs::create_dir_all(to).unwrap();
     for entry in std::fs::read_dir(from).unwrap() {
