@@ -11,8 +11,8 @@ use rocksdb::SstFileWriter;
 use crate::Fatal;
 use crate::disk::{Disk, Row, create_private_dir};
 
-/// Tables are written once rows of so many bytes wait for them.
-const WAITING: usize = 4 << 20;
+/// Tables are written once rows of so many bytes wait for them. Each is synced, and whoever shares the disk waits for that.
+const WAITING: usize = 1 << 20;
 
 pub(crate) struct Fill {
     disk: Disk,
@@ -84,7 +84,7 @@ mod tests {
         let (disk, _) = Disk::open(dir.path(), &Options::default()).unwrap();
         let mut fill = Fill::new(disk.stage(2).unwrap());
         // More than one table's worth between a key and the next time that it comes, and less.
-        let keys = (0..10_000).rev().map(|n| n * 7919 % 10_000).chain(0..6000).chain([3, 3]);
+        let keys = (0..4000).rev().map(|n| n * 7919 % 4000).chain(0..1500).chain([3, 3]);
         let mut last = BTreeMap::new();
         for (n, key) in keys.enumerate() {
             let (key, value) = (format!("a/{key:05}").into_bytes(), format!("{n:01000}").into_bytes());

@@ -35,7 +35,7 @@ use crate::types::{Member, NodeId, TypeConfig, Vote};
 const APPEND_STALL: Duration = Duration::from_secs(3);
 
 /// How many bytes of a snapshot go out in a second at most: a leader has others to talk to, and writes to sync.
-const SNAPSHOT_PACE: f64 = 25e6;
+const SNAPSHOT_PACE: f64 = 15e6;
 
 pub(crate) struct Network(Peers);
 
