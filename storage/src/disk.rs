@@ -7,7 +7,7 @@ use std::fs;
 use std::io::{self, Write as _};
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Weak};
+use std::sync::{Arc, LazyLock, Weak};
 
 use bytes::Bytes;
 use rocksdb::{
@@ -236,16 +236,12 @@ impl Disk {
         Ok(())
     }
 
-    /// Where tables are written that [`Disk::ingest`] takes, and how.
+    /// Where tables are written that [`Disk::ingest`] takes.
     pub(crate) fn incoming(&self) -> PathBuf {
         self.directory.path.join("incoming")
     }
 
-    pub(crate) fn table_options(&self) -> rocksdb::Options {
-        family_options(&self.resources)
-    }
-
-    /// Makes tables with sorted rows part of a family, durably. Of equal rows those in a later table count.
+    /// Makes tables with sorted rows part of a family, durably. Where a key is in several the last of these counts.
     pub(crate) fn ingest(&self, family: &str, tables: Vec<PathBuf>) -> Result<(), Fatal> {
         let mut options = IngestExternalFileOptions::default();
         options.set_move_files(true);
@@ -622,16 +618,27 @@ fn options_of(resources: &Resources) -> (rocksdb::Options, Vec<ColumnFamilyDescr
 }
 
 fn family_options(resources: &Resources) -> rocksdb::Options {
+    let mut options = table_options(Some(&resources.cache));
+    options.set_write_buffer_size(resources.budget / 2);
+    // Small files and levels: a compaction needs little space beside them, and gives back what was deleted soon.
+    options.set_target_file_size_base(16 << 20);
+    options.set_max_bytes_for_level_base(64 << 20);
+    options
+}
+
+/// What tables are written with that [`Disk::ingest`] takes.
+pub(crate) static TABLE_OPTIONS: LazyLock<rocksdb::Options> = LazyLock::new(|| table_options(None));
+
+fn table_options(cache: Option<&Cache>) -> rocksdb::Options {
     let mut table = BlockBasedOptions::default();
-    table.set_block_cache(&resources.cache);
+    match cache {
+        Some(cache) => table.set_block_cache(cache),
+        None => table.disable_cache(),
+    }
     table.set_block_size(16 << 10);
     table.set_format_version(5);
     let mut options = rocksdb::Options::default();
     options.set_block_based_table_factory(&table);
     options.set_compression_type(DBCompressionType::Lz4);
-    options.set_write_buffer_size(resources.budget / 2);
-    // Small files and levels: a compaction needs little space beside them, and gives back what was deleted soon.
-    options.set_target_file_size_base(16 << 20);
-    options.set_max_bytes_for_level_base(64 << 20);
     options
 }

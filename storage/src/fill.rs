@@ -1,5 +1,5 @@
-//! Whole states on their way into a database that is empty. Their rows are sorted into tables that become the database's
-//! as they are. Through its write buffers they would be written a second time and a third, by compactions that share disk
+//! Whole states on their way into a database that is empty. Their rows are written to tables that become the database's as
+//! they are. Through its write buffers they would be written a second time and a third, by compactions that share disk
 //! and processor with whoever is served meanwhile.
 
 use std::collections::BTreeMap;
@@ -9,65 +9,75 @@ use std::path::PathBuf;
 use rocksdb::SstFileWriter;
 
 use crate::Fatal;
-use crate::disk::{Disk, Row, create_private_dir};
+use crate::disk::{Disk, Row, TABLE_OPTIONS, create_private_dir};
 
-/// Tables are written once rows of so many bytes wait for them. Each is synced, and whoever shares the disk waits for that.
-const WAITING: usize = 1 << 20;
+/// A table is closed and synced once rows of so many bytes are in it. What it has of them by then is on its way to the disk:
+/// the writer tells the system with every MiB that it won't read it again.
+const TABLE: usize = 16 << 20;
 
 pub(crate) struct Fill {
     disk: Disk,
-    waiting: Vec<Row>,
-    waiting_bytes: usize,
-    written: BTreeMap<&'static str, Vec<PathBuf>>,
+    open: Option<Table>,
+    tables: BTreeMap<&'static str, Vec<PathBuf>>,
+}
+
+/// One that is being written.
+struct Table {
+    family: &'static str,
+    last: Vec<u8>,
+    bytes: usize,
+    writer: SstFileWriter<'static>,
 }
 
 impl Fill {
     pub(crate) fn new(disk: Disk) -> Fill {
-        Fill { disk, waiting: Vec::new(), waiting_bytes: 0, written: BTreeMap::new() }
+        Fill { disk, open: None, tables: BTreeMap::new() }
     }
 
     pub(crate) fn disk(&self) -> &Disk {
         &self.disk
     }
 
-    /// Rows may come in any order. Where a key comes again its last row counts.
+    /// Rows should come in the order of their keys, as far as they are of one family: each time that they don't begins another
+    /// table. Where a key comes again its last row counts.
     pub(crate) fn add(&mut self, row: Row) -> Result<(), Fatal> {
-        self.waiting_bytes += row.key.len() + row.value.len();
-        self.waiting.push(row);
-        if self.waiting_bytes < WAITING { Ok(()) } else { self.write() }
+        let fits = |table: &Table| table.family == row.family && table.last < row.key && table.bytes < TABLE;
+        if !self.open.as_ref().is_some_and(fits) {
+            self.close()?;
+        }
+        let table = match &mut self.open {
+            Some(table) => table,
+            None => self.open.insert(begin(&self.disk, row.family, self.tables.entry(row.family).or_default())?),
+        };
+        table.writer.put(&row.key, &row.value)?;
+        table.bytes += row.key.len() + row.value.len();
+        table.last = row.key;
+        Ok(())
     }
 
-    fn write(&mut self) -> Result<(), Fatal> {
-        let mut rows = std::mem::take(&mut self.waiting);
-        self.waiting_bytes = 0;
-        rows.sort_by(|one, other| (one.family, &one.key).cmp(&(other.family, &other.key)));
-        let directory = self.disk.incoming();
-        create_private_dir(&directory)?;
-        let options = self.disk.table_options();
-        for rows in rows.chunk_by(|one, other| one.family == other.family) {
-            let tables = self.written.entry(rows[0].family).or_default();
-            let path = directory.join(format!("{}-{}", rows[0].family, tables.len()));
-            let mut table = SstFileWriter::create(&options);
-            table.open(&path)?;
-            for same in rows.chunk_by(|one, other| one.key == other.key) {
-                let last = &same[same.len() - 1];
-                table.put(&last.key, &last.value)?;
-            }
-            table.finish()?;
-            tables.push(path);
-        }
-        Ok(())
+    fn close(&mut self) -> Result<(), Fatal> {
+        Ok(self.open.take().map_or(Ok(()), |mut table| table.writer.finish())?)
     }
 
     /// The database with all of the rows, durably.
     pub(crate) fn finish(mut self) -> Result<Disk, Fatal> {
-        self.write()?;
-        for (family, tables) in self.written {
+        self.close()?;
+        for (family, tables) in self.tables {
             self.disk.ingest(family, tables)?;
         }
         fs::remove_dir_all(self.disk.incoming())?;
         Ok(self.disk)
     }
+}
+
+fn begin(disk: &Disk, family: &'static str, tables: &mut Vec<PathBuf>) -> Result<Table, Fatal> {
+    let directory = disk.incoming();
+    create_private_dir(&directory)?;
+    let path = directory.join(format!("{family}-{}", tables.len()));
+    let writer = SstFileWriter::create(&TABLE_OPTIONS);
+    writer.open(&path)?;
+    tables.push(path);
+    Ok(Table { family, last: Vec::new(), bytes: 0, writer })
 }
 
 #[cfg(test)]
@@ -83,8 +93,8 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let (disk, _) = Disk::open(dir.path(), &Options::default()).unwrap();
         let mut fill = Fill::new(disk.stage(2).unwrap());
-        // More than one table's worth between a key and the next time that it comes, and less.
-        let keys = (0..4000).rev().map(|n| n * 7919 % 4000).chain(0..1500).chain([3, 3]);
+        // More than one table's worth, and keys that come again in the same order and at once.
+        let keys = (0..18_000).step_by(9).rev().chain(0..18_000).chain(0..1500).chain([3, 3]);
         let mut last = BTreeMap::new();
         for (n, key) in keys.enumerate() {
             let (key, value) = (format!("a/{key:05}").into_bytes(), format!("{n:01000}").into_bytes());

@@ -16,8 +16,9 @@ use crate::fill::Fill;
 use crate::state::{Rows, State};
 use crate::{Fatal, Key, LogPosition, OpenError, Revision};
 
-/// A chunk is closed once it has this many bytes.
-const CHUNK: usize = 256 << 10;
+/// A chunk is closed once it has this many bytes. With four times as many the moments in which it is made, and taken, were
+/// felt by whoever shares the processors: a leader had 1.8 times its p99 instead of 1.3.
+const CHUNK: usize = 64 << 10;
 
 #[derive(Serialize, Deserialize)]
 pub(crate) struct Chunk<'a> {
@@ -159,7 +160,7 @@ impl Export {
     }
 }
 
-/// The last comes first in the order of keys, which isn't that of the tables' names.
+/// The last comes first in the order of keys, which isn't that of the tables' names: a database takes it as one run.
 fn tables(state: &State) -> Vec<Rows> {
     let mut tables: Vec<Rows> = state.tables.values().map(|table| table.rows.clone()).collect();
     tables.sort_by(|one, other| other.keys().next().cmp(&one.keys().next()));
