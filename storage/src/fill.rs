@@ -62,6 +62,9 @@ impl Fill {
     /// The database with all of the rows, durably.
     pub(crate) fn finish(mut self) -> Result<Disk, Fatal> {
         self.close()?;
+        if self.tables.is_empty() {
+            return Ok(self.disk);
+        }
         for (family, tables) in self.tables {
             self.disk.ingest(family, tables)?;
         }

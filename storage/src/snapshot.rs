@@ -17,7 +17,7 @@ use crate::state::{Rows, State};
 use crate::{Fatal, Key, LogPosition, OpenError, Revision};
 
 /// A chunk is closed once it has this many bytes. With four times as many the moments in which it is made, and taken, were
-/// felt by whoever shares the processors: a leader had 1.8 times its p99 instead of 1.3.
+/// felt by whoever shares the processors: a leader had 2.0 times its p99 instead of 1.3.
 const CHUNK: usize = 64 << 10;
 
 #[derive(Serialize, Deserialize)]

@@ -429,6 +429,9 @@ fn a_snapshot_that_is_damaged_is_refused_and_leaves_nothing_behind() {
     let mut flipped = chunks.clone();
     *flipped[1].last_mut().unwrap() ^= 1;
     assert!(matches!(read_in(&target.store, &flipped), Err(SnapshotError::Chunk { chunk: 1, .. })));
+    let empty = crate::snapshot::Chunk { rows: Vec::new(), last: true };
+    let empty = crate::codec::seal(&0u64.to_be_bytes(), &empty).unwrap();
+    assert!(matches!(read_in(&target.store, &[empty]), Err(SnapshotError::Short)));
     assert_eq!(std::fs::read_dir(target.dir.path()).unwrap().count(), 1);
 }
 
